@@ -1,0 +1,6 @@
+package logstore
+
+const (
+	indexEntrySize = 8
+	timeEntrySize  = 12
+)
