@@ -3,8 +3,6 @@ package partition
 import (
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	"ottla/broker/replication"
 	"ottla/internal/cluster"
 	"ottla/logstore"
@@ -82,9 +80,9 @@ type ReadRequest struct {
 // EpochEnd is a leader epoch with its exclusive end offset.
 type EpochEnd = replication.EpochEnd
 
-// ReadResult is the answer to a ReadRequest. The caller must Release a Slice that it was given.
+// ReadResult is the answer to a ReadRequest. The caller must Release the Slice once it has sent it.
 type ReadResult struct {
-	Slice            *logstore.Slice // nil when there is nothing to read
+	Slice            logstore.Slice // Empty when there is nothing to read
 	HighWatermark    int64
 	LastStableOffset int64
 	LogStartOffset   int64
@@ -156,6 +154,8 @@ type AlterResult struct {
 	LeaderEpoch    cluster.LeaderEpoch
 	ISR            []cluster.BrokerID
 	PartitionEpoch cluster.PartitionEpoch
+	// Retried: an earlier sending of the proposal had an unknown outcome, so it may still be carried out.
+	Retried bool
 }
 
 // AlterPartitionSender carries ISR changes to the controller. done is called once, from any goroutine, never from inside
@@ -171,11 +171,3 @@ type Fetchers interface {
 	Follow(p *Partition, leader cluster.BrokerID, epoch cluster.LeaderEpoch)
 	Unfollow(p *Partition)
 }
-
-// request and response aliases keep the signatures of Set readable.
-type (
-	leaderAndISRRequest  = kmsg.LeaderAndISRRequest
-	leaderAndISRResponse = kmsg.LeaderAndISRResponse
-	stopReplicaRequest   = kmsg.StopReplicaRequest
-	stopReplicaResponse  = kmsg.StopReplicaResponse
-)

@@ -2,11 +2,14 @@ package partition
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
 
-	"ottla/config"
+	"ottla/broker/replication"
 	"ottla/internal/cluster"
 	"ottla/logstore"
 )
@@ -15,12 +18,13 @@ import (
 type Options struct {
 	BrokerID cluster.BrokerID
 	Logs     *logstore.Manager
-	// Config gives the current settings.
-	Config func() *config.Snapshot
-	// TopicConfig gives a topic's resolved settings from a cache: a role change must not wait for ZooKeeper.
-	TopicConfig func(topic string) *config.Topic
-	Logger      zerolog.Logger
-	Alter       AlterPartitionSender
+	// LagMax gives replica.lag.time.max.ms. Nil: Kafka's default, 30 s.
+	LagMax func() time.Duration
+	// Topic gives what of a topic's resolved settings is needed here, from a cache: a role change must not wait for
+	// ZooKeeper. Nil: the defaults.
+	Topic  func(topic string) TopicSettings
+	Logger zerolog.Logger
+	Alter  AlterPartitionSender
 	// Alive reports whether a broker is registered, as far as the metadata says.
 	Alive func(cluster.BrokerID) bool
 	// Lease reports whether the session with ZooKeeper is proven to live. Nil: always. It gates what the high watermark
@@ -31,51 +35,247 @@ type Options struct {
 	SelectReplica func(rack string, candidates []cluster.BrokerID) cluster.BrokerID
 	// ReadState reads the partition's state znode, to settle an ISR change whose outcome is unknown. May be nil.
 	ReadState func(cluster.TopicPartition) (AlterResult, error)
-	Now       func() time.Time // default time.Now
+	// LeadShortened allows logs that may lack acknowledged records to lead: an operator's decision. Nil: no.
+	LeadShortened func() bool
+	Now           func() time.Time // default time.Now
 }
 
 // Set is this broker's partitions. Kafka's name for it is ReplicaManager.
-type Set struct{}
+type Set struct {
+	options Options
+	log     zerolog.Logger
+	start   time.Time // the zero of replication.Instant
+	active  activeList
+	tasks   sync.WaitGroup // background I/O; see background
+
+	lagMax   atomic.Int64                 // replica.lag.time.max.ms in nanoseconds, taken from the settings by Reconfigure
+	fetchers atomic.Pointer[Fetchers]     // set once
+	onChange atomic.Pointer[[]changeFunc] // coordinators
+
+	// roles is held for the whole of a request that changes roles: one decision at a time, in the order of arrival. Never
+	// taken with another lock held.
+	roles struct {
+		sync.Mutex
+		controllerEpoch atomic.Int32 // highest seen
+	}
+	mu struct {
+		sync.RWMutex
+		partitions map[cluster.TopicPartition]*Partition
+	}
+}
+
+type changeFunc = func(became, resigned []*Partition)
 
 // NewSet returns a Set. SetFetchers must follow before the first LeaderAndISR.
-func NewSet(o Options) *Set { panic("todo") }
+func NewSet(o Options) *Set {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Set{options: o, log: o.Logger.With().Str("component", "partition").Logger(), start: o.Now()}
+	s.mu.partitions = map[cluster.TopicPartition]*Partition{}
+	s.active.partitions = map[*Partition]struct{}{}
+	s.roles.controllerEpoch.Store(-1)
+	s.Reconfigure()
+	return s
+}
 
 // SetFetchers tells the Set who replicates.
-func (s *Set) SetFetchers(f Fetchers) { panic("todo") }
+func (s *Set) SetFetchers(f Fetchers) { s.fetchers.Store(&f) }
 
-// LeaderAndISR carries out the controller's decisions. own is this broker's registration.
-func (s *Set) LeaderAndISR(req *leaderAndISRRequest, own cluster.BrokerEpoch) *leaderAndISRResponse {
-	panic("todo")
+func (s *Set) follow(p *Partition, leader cluster.BrokerID, epoch cluster.LeaderEpoch) {
+	if f := s.fetchers.Load(); f != nil {
+		(*f).Follow(p, leader, epoch)
+	}
 }
 
-// StopReplica stops, and deletes where asked to.
-func (s *Set) StopReplica(req *stopReplicaRequest, own cluster.BrokerEpoch) *stopReplicaResponse {
-	panic("todo")
+func (s *Set) unfollow(p *Partition) {
+	if f := s.fetchers.Load(); f != nil {
+		(*f).Unfollow(p)
+	}
 }
 
-// AcceptController checks the epochs of a request from the controller (UpdateMetadata too) and remembers the newest
-// controller epoch: STALE_BROKER_EPOCH, STALE_CONTROLLER_EPOCH or nil.
-func (s *Set) AcceptController(brokerEpoch, own cluster.BrokerEpoch, controllerEpoch cluster.ControllerEpoch) error {
-	panic("todo")
+func (s *Set) now() time.Time { return s.options.Now() }
+
+func (s *Set) instant(now time.Time) replication.Instant {
+	return replication.Instant(now.Sub(s.start))
 }
 
-// StopLeadingEverything ends every leadership on this broker, because its session is gone.
-func (s *Set) StopLeadingEverything(reason string) { panic("todo") }
+// Instant is a moment on this Set's monotonic clock, for fetch sessions (replication.Session).
+func (s *Set) Instant(now time.Time) replication.Instant { return s.instant(now) }
 
-// Get returns a hosted partition: UNKNOWN_TOPIC_OR_PARTITION, KAFKA_STORAGE_ERROR.
-func (s *Set) Get(topic string, partition int32) (*Partition, error) { panic("todo") }
+func (s *Set) env(now time.Time, minISR int) replication.Env {
+	return replication.Env{
+		Now: s.instant(now), LagMax: time.Duration(s.lagMax.Load()), MinISR: minISR, Alive: s.options.Alive,
+	}
+}
+
+func (s *Set) leaseValid() bool { return s.options.Lease == nil || s.options.Lease() }
+
+func (s *Set) mayLeadShortened() bool {
+	return s.options.LeadShortened != nil && s.options.LeadShortened()
+}
+
+// background runs I/O that must not be done by whoever noticed the need for it. Close waits for it.
+func (s *Set) background(task func()) { s.tasks.Go(task) }
+
+// Get returns a hosted partition: UNKNOWN_TOPIC_OR_PARTITION when there is none, KAFKA_STORAGE_ERROR when its directory has
+// failed. Whether it leads is for the partition's methods to judge.
+func (s *Set) Get(topic string, partition int32) (*Partition, error) {
+	p := s.lookup(cluster.TopicPartition{Topic: topic, Partition: partition})
+	if p == nil {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	if p.view.Load().offline != nil {
+		return nil, kerr.KafkaStorageError
+	}
+	return p, nil
+}
+
+func (s *Set) lookup(tp cluster.TopicPartition) *Partition {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.partitions[tp]
+}
+
+// lookupOrAdd returns the partition, made without a log where it was not hosted.
+func (s *Set) lookupOrAdd(tp cluster.TopicPartition) *Partition {
+	if p := s.lookup(tp); p != nil {
+		return p
+	}
+	p := newPartition(s, tp)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.partitions[tp] = p
+	return p
+}
+
+func (s *Set) remove(tp cluster.TopicPartition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.partitions, tp)
+}
 
 // All returns every hosted partition, in no order.
-func (s *Set) All() []*Partition { panic("todo") }
+func (s *Set) All() []*Partition {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]*Partition, 0, len(s.mu.partitions))
+	for _, p := range s.mu.partitions {
+		out = append(out, p)
+	}
+	return out
+}
 
-// OnLeadershipChange registers what coordinators do after each change of leadership.
-func (s *Set) OnLeadershipChange(fn func(became, resigned []*Partition)) { panic("todo") }
+// OnLeadershipChange registers what is done after each request that changed roles: became are the partitions that lead (in a
+// new epoch), resigned those that follow or stopped. Called outside all locks of partitions, in the order of the requests.
+// Register before the first request.
+func (s *Set) OnLeadershipChange(fn func(became, resigned []*Partition)) {
+	var list []changeFunc
+	if old := s.onChange.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	list = append(list, fn)
+	s.onChange.Store(&list)
+}
 
-// TopicConfigChanged makes a topic's partitions take its new settings.
-func (s *Set) TopicConfigChanged(topic string) { panic("todo") }
+func (s *Set) tellLeadership(became, resigned []*Partition) {
+	list := s.onChange.Load()
+	if list == nil || len(became)+len(resigned) == 0 {
+		return
+	}
+	for _, fn := range *list {
+		fn(became, resigned)
+	}
+}
+
+// StopLeadingEverything ends every leadership on this broker, because its session is gone: another broker may lead by now.
+// Replicas that follow go on. Waiting requests are answered NOT_LEADER_OR_FOLLOWER. The epochs are kept, and the next
+// decisions are admitted even when their epochs are the same. It must not use ZooKeeper, and does not.
+func (s *Set) StopLeadingEverything(reason string) {
+	s.roles.Lock()
+	defer s.roles.Unlock()
+	var resigned []*Partition
+	for _, p := range s.All() {
+		if p.standDown() {
+			resigned = append(resigned, p)
+		}
+	}
+	s.log.Warn().Str("reason", reason).Int("partitions", len(resigned)).Msg("stopped leading everything")
+	s.tellLeadership(nil, resigned)
+}
 
 // DirFailed takes the partitions of a failed log directory offline.
-func (s *Set) DirFailed(dir string) { panic("todo") }
+func (s *Set) DirFailed(dir string, cause error) {
+	s.roles.Lock()
+	defer s.roles.Unlock()
+	var resigned []*Partition
+	n := 0
+	for _, p := range s.All() {
+		log := p.Log()
+		if log == nil || !within(log.Dir(), dir) {
+			continue
+		}
+		n++
+		if p.goOffline(cause) {
+			resigned = append(resigned, p)
+		}
+	}
+	s.log.Error().Err(cause).Str("dir", dir).Int("partitions", n).
+		Msg("log directory failed; its partitions are offline until it is repaired and the broker restarted")
+	s.tellLeadership(nil, resigned)
+}
 
-// Run does the periodic work (ISR checks) until ctx ends.
-func (s *Set) Run(ctx context.Context) { panic("todo") }
+// activeList is what the periodic check walks. Its lock is a leaf: taken with a partition's mu held, it takes no other.
+type activeList struct {
+	mu         sync.Mutex
+	partitions map[*Partition]struct{}
+}
+
+func (l *activeList) add(p *Partition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.partitions[p] = struct{}{}
+}
+
+func (l *activeList) take() []*Partition {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*Partition, 0, len(l.partitions))
+	for p := range l.partitions {
+		out = append(out, p)
+	}
+	clear(l.partitions)
+	return out
+}
+
+// CheckISR looks at every partition on which something is going on: members that lag leave, the caught up join, open changes
+// are settled.
+func (s *Set) CheckISR(now time.Time) {
+	for _, p := range s.active.take() {
+		if !p.check(now) {
+			s.active.add(p)
+		}
+	}
+}
+
+// checkInterval is a tenth of the lag time: Kafka looks every half of it, so a member that hangs holds up acks=all for up to
+// half as long again.
+func (s *Set) checkInterval() time.Duration {
+	return min(max(time.Duration(s.lagMax.Load())/10, 20*time.Millisecond), 3*time.Second)
+}
+
+// Run does the periodic work until ctx ends, and then waits for background work.
+func (s *Set) Run(ctx context.Context) {
+	defer s.tasks.Wait()
+	timer := time.NewTimer(s.checkInterval())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			s.CheckISR(s.now())
+			timer.Reset(s.checkInterval())
+		}
+	}
+}

@@ -276,3 +276,16 @@ func (s *State) SetEnds(logEnd, countedEnd int64, env Env) Moved {
 	s.highWatermark = min(s.highWatermark, logEnd)
 	return Moved{HighWatermark: s.advance(env)}
 }
+
+// Adopted tells the state which log it has, once it is open: its ends and the checkpointed high watermark.
+func (s *State) Adopted(logStart, logEnd, highWatermark int64) {
+	s.logEnd, s.countedEnd = logEnd, logEnd
+	s.highWatermark = min(max(highWatermark, logStart), logEnd)
+}
+
+// Forget makes a decision of the current epoch admissible again, because carrying it out has failed.
+func (s *State) Forget() {
+	s.role = NoRole
+	s.leader = cluster.NoBroker
+	s.resumable = true
+}
