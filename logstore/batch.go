@@ -344,6 +344,13 @@ func (b Batch) setTimestamps(t TimestampType, max int64) {
 	binary.BigEndian.PutUint64(b[posMaxTimestamp:], uint64(max))
 }
 
+// setSizeAndCodec rewrites length and codec of a magic-2 batch. SealCRC must follow.
+func (b Batch) setSizeAndCodec(size int, codec Codec) {
+	binary.BigEndian.PutUint32(b[posLength:], uint32(size-LogOverhead))
+	attributes := b.Attributes()&^attrCodecMask | int16(codec)
+	binary.BigEndian.PutUint16(b[posAttributes:], uint16(attributes))
+}
+
 // SealCRC computes the checksum of a whole magic-2 batch and writes it.
 func (b Batch) SealCRC() {
 	binary.BigEndian.PutUint32(b[posCRC:], crc32.Checksum(b[posAttributes:], castagnoli))

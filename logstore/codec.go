@@ -89,6 +89,7 @@ var (
 	errLZ4Blocks  = errors.New("lz4 frame with dependent blocks or a dictionary")
 	errSnappy     = errors.New("no valid snappy data")
 	errTruncated  = errors.New("compressed data ends early")
+	errHead       = errors.New("wrong first bytes")
 	errNoSuch     = errors.New("no such codec")
 	errZstdWindow = errors.New("zstd window too large")
 )
@@ -120,26 +121,23 @@ func (c Codec) decompress(dst, src []byte, limit int) ([]byte, error) {
 // checkHead looks at the first bytes of a compressed block, cheaply: what passes may still be wrong further on. It keeps out
 // what is plainly not of this codec. Errors match ErrCorrupt.
 func (c Codec) checkHead(src []byte) error {
-	ok := true
+	ok, cause := true, errHead
 	switch c {
 	case CodecNone:
 	case CodecGzip:
 		ok = len(src) >= 18 && src[0] == 0x1f && src[1] == 0x8b && src[2] == 8
 	case CodecSnappy:
-		if !bytes.HasPrefix(src, xerialMagic) {
-			n, err := snappy.DecodedLen(src)
-			ok = err == nil && n > 0 && n <= snappyRatioMax*len(src)
-		}
+		ok = bytes.HasPrefix(src, xerialMagic) || isSnappyBlock(src)
 	case CodecLZ4:
-		_, err := parseLZ4Header(src)
-		ok = err == nil
+		_, cause = parseLZ4Header(src)
+		ok = cause == nil
 	case CodecZstd:
 		ok = len(src) >= 8 && binary.LittleEndian.Uint32(src) == zstdMagic
 	default:
-		return &CorruptError{What: c.String(), Cause: errNoSuch}
+		ok, cause = false, errNoSuch
 	}
 	if !ok {
-		return &CorruptError{What: c.String(), Cause: errors.New("wrong first bytes")}
+		return &CorruptError{What: c.String(), Cause: cause}
 	}
 	return nil
 }
@@ -261,6 +259,12 @@ func unsnappy(dst, src []byte, limit int) ([]byte, error) {
 		src = src[4+n:]
 	}
 	return dst, nil
+}
+
+// isSnappyBlock reports whether src can be one raw block: a length that it can pay for, then a literal.
+func isSnappyBlock(src []byte) bool {
+	n, size := binary.Uvarint(src)
+	return size > 0 && size < len(src) && n > 0 && n <= uint64(snappyRatioMax*len(src)) && src[size]&3 == 0
 }
 
 func unsnappyBlock(dst, src []byte, limit int) ([]byte, error) {

@@ -125,18 +125,23 @@ type ProducerUpdate struct {
 	Duplicate   DuplicateBatch
 
 	changes []producerChange
+	opened  []txn // all that begin in the append, also those that end in it
 	ended   []endedTxn
 }
 
 type producerChange struct {
 	producerID int64
 	entry      producerEntry
-	opened     int64 // first offset of the transaction that the append opens, -1 none
 }
 
 type endedTxn struct {
 	txn
 	aborted bool
+}
+
+func (u *ProducerUpdate) reset() {
+	u.IsDuplicate, u.Duplicate = false, DuplicateBatch{}
+	u.changes, u.opened, u.ended = u.changes[:0], u.opened[:0], u.ended[:0]
 }
 
 // change returns the pending change of a producer, beginning with what is known.
@@ -150,7 +155,7 @@ func (u *ProducerUpdate) change(s *ProducerState, producerID int64) *producerCha
 	if known, ok := s.producers[producerID]; ok {
 		entry = *known
 	}
-	u.changes = append(u.changes, producerChange{producerID: producerID, entry: entry, opened: -1})
+	u.changes = append(u.changes, producerChange{producerID: producerID, entry: entry})
 	return &u.changes[len(u.changes)-1]
 }
 
@@ -161,8 +166,7 @@ func (u *ProducerUpdate) change(s *ProducerState, producerID int64) *producerCha
 // INVALID_TXN_STATE (a plain batch inside of the producer's transaction), TRANSACTION_COORDINATOR_FENCED. What is replicated
 // is never refused, as the leader has decided; only corrupt markers are (ErrCorrupt).
 func (s *ProducerState) Prepare(u *ProducerUpdate, batches []byte, origin Origin) error {
-	u.IsDuplicate, u.Duplicate = false, DuplicateBatch{}
-	u.changes, u.ended = u.changes[:0], u.ended[:0]
+	u.reset()
 	for len(batches) > 0 {
 		b, rest, err := NextBatch(batches)
 		if err != nil {
@@ -198,17 +202,16 @@ func (s *ProducerState) isDuplicate(u *ProducerUpdate, b Batch) bool {
 
 func (s *ProducerState) prepareBatch(u *ProducerUpdate, b Batch, origin Origin) error {
 	if !b.IsControl() {
-		return prepareData(u.change(s, b.ProducerID()), b, origin)
+		return prepareData(u, &u.change(s, b.ProducerID()).entry, b, origin)
 	}
 	m, ok, err := b.EndTxnMarker()
 	if err != nil || !ok { // a control record of another kind, or a marker that the cleaner emptied
 		return err
 	}
-	return prepareMarker(u, u.change(s, b.ProducerID()), b, m, origin)
+	return prepareMarker(u, &u.change(s, b.ProducerID()).entry, b, m, origin)
 }
 
-func prepareData(c *producerChange, b Batch, origin Origin) error {
-	e := &c.entry
+func prepareData(u *ProducerUpdate, e *producerEntry, b Batch, origin Origin) error {
 	if err := checkEpoch(e, b, origin); err != nil {
 		return err
 	}
@@ -225,13 +228,12 @@ func prepareData(c *producerChange, b Batch, origin Origin) error {
 	e.push(batchMeta{lastSequence: b.LastSequence(), offsetDelta: b.LastOffsetDelta(), lastOffset: b.LastOffset(), timestamp: b.MaxTimestamp()})
 	if !inTxn && b.IsTransactional() {
 		e.txnFirstOffset = b.BaseOffset()
-		c.opened = b.BaseOffset()
+		u.opened = append(u.opened, txn{producerID: b.ProducerID(), firstOffset: b.BaseOffset(), lastOffset: -1})
 	}
 	return nil
 }
 
-func prepareMarker(u *ProducerUpdate, c *producerChange, b Batch, m EndTxnMarker, origin Origin) error {
-	e := &c.entry
+func prepareMarker(u *ProducerUpdate, e *producerEntry, b Batch, m EndTxnMarker, origin Origin) error {
 	if err := checkEpoch(e, b, origin); err != nil {
 		return err
 	}
@@ -291,9 +293,9 @@ func (s *ProducerState) Commit(u *ProducerUpdate) []AbortedTxn {
 			s.producers[c.producerID] = entry
 		}
 		*entry = c.entry
-		if c.opened >= 0 {
-			s.open(c.producerID, c.opened)
-		}
+	}
+	for _, t := range u.opened {
+		s.ongoing = insertTxn(s.ongoing, t)
 	}
 	var aborted []AbortedTxn
 	for _, e := range u.ended {
@@ -302,12 +304,8 @@ func (s *ProducerState) Commit(u *ProducerUpdate) []AbortedTxn {
 		}
 		s.end(e.txn)
 	}
-	u.changes, u.ended = u.changes[:0], u.ended[:0]
+	u.reset()
 	return aborted
-}
-
-func (s *ProducerState) open(producerID, firstOffset int64) {
-	s.ongoing = insertTxn(s.ongoing, txn{producerID: producerID, firstOffset: firstOffset, lastOffset: -1})
 }
 
 func (s *ProducerState) end(t txn) {

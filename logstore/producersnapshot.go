@@ -62,7 +62,7 @@ func (s *ProducerState) LoadSnapshot(data []byte, mapEnd int64, now time.Time, r
 		}
 		loaded.producers[id] = &e
 		if e.txnFirstOffset >= 0 {
-			loaded.open(id, e.txnFirstOffset)
+			loaded.ongoing = insertTxn(loaded.ongoing, txn{producerID: id, firstOffset: e.txnFirstOffset, lastOffset: -1})
 		}
 	}
 	*s = *loaded
