@@ -19,3 +19,5 @@ func appendLegacyBytes(dst, field []byte) []byte {
 	}
 	return append(binary.BigEndian.AppendUint32(dst, uint32(len(field))), field...)
 }
+
+func crcCastagnoli(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
