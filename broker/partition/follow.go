@@ -180,7 +180,7 @@ func (p *Partition) cutLocked(cut replication.Cut) error {
 	if cut.Committed {
 		p.mu.mustReach = 0 // the loss is accepted
 	}
-	p.mu.state.Truncated(min(cut.Offset, p.mu.log.LogEndOffset()))
+	p.mu.state.Truncated(p.mu.log.LogEndOffset())
 	p.mu.log.SetHighWatermark(p.mu.state.HighWatermark())
 	return nil
 }
