@@ -141,7 +141,7 @@ func checkPath(p string) error {
 		return nil
 	}
 	for i, name := range strings.Split(p, "/") {
-		if (name == "") != (i == 0) || name == "." || name == ".." {
+		if (name == "") != (i == 0) || p == "" || name == "." || name == ".." {
 			return fmt.Errorf("%w: path %q", zkcoord.ErrInvalid, p)
 		}
 	}
