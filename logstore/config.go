@@ -21,8 +21,8 @@ type Config struct {
 	FlushMs            time.Duration // flush.ms: age of unflushed data that starts a flush in FlushPass
 	MaxMessageBytes    int           // max.message.bytes, of a batch as stored
 	TimestampType      TimestampType // message.timestamp.type
-	TimestampBeforeMax time.Duration // message.timestamp.before.max.ms; 0 or less: no limit
-	TimestampAfterMax  time.Duration // message.timestamp.after.max.ms; 0 or less: no limit
+	TimestampBeforeMax time.Duration // message.timestamp.before.max.ms; NoTimestampLimit: none
+	TimestampAfterMax  time.Duration // message.timestamp.after.max.ms; NoTimestampLimit: none
 	Compression        Compression   // compression.type; CodecProducer keeps the producer's
 	MinCompactionLag   time.Duration // min.compaction.lag.ms
 	MaxCompactionLag   time.Duration // max.compaction.lag.ms
@@ -46,6 +46,8 @@ func DefaultConfig() *Config {
 		FlushMessages:      math.MaxInt64,
 		FlushMs:            math.MaxInt64,
 		MaxMessageBytes:    1048588,
+		TimestampBeforeMax: NoTimestampLimit,
+		TimestampAfterMax:  NoTimestampLimit,
 		Compression:        Compression{Codec: CodecProducer},
 		MaxCompactionLag:   math.MaxInt64,
 		DeleteRetention:    24 * time.Hour,

@@ -60,7 +60,9 @@ type node struct {
 }
 
 // change is one journalled change of a directory: a rename within it is one change, so that it is atomic.
-type change struct{ apply func(entries map[string]*node) }
+type change struct {
+	apply func(entries map[string]*node)
+}
 
 // New returns an empty file system.
 func New() *FS {
