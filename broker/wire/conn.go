@@ -1,30 +1,463 @@
 package wire
 
-import "net"
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
-// Conn is one client's connection.
-type Conn struct{}
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Conn is one client's connection. Its reader goroutine (readLoop) takes in frames and calls the handlers; whoever completes the
+// request at the head of the queue writes (see answers.go).
+type Conn struct {
+	// Constant.
+	id       uint64
+	server   *Server
+	listener *listener
+	accepted net.Conn        // as accepted
+	nc       net.Conn        // what is spoken on; differs from accepted under TLS, set before the first byte is read
+	raw      syscall.RawConn // non-blocking access to nc, nil where nc is no plain socket
+	host     string
+
+	// activity counts reads and writes, for the idle check.
+	activity  atomic.Uint32
+	principal atomic.Pointer[string] // nil before login
+	software  atomic.Pointer[software]
+	stopping  atomic.Bool // no further request is taken
+
+	in  reader
+	out writer
+}
+
+type software struct{ name, version string }
+
+// anonymous is the principal of those who need not log in.
+const anonymous = "User:ANONYMOUS"
+
+// loginFrameBytes bounds frames before login, as Kafka's sasl.server.max.receive.size does.
+const loginFrameBytes = 512 << 10
 
 // Listener is the name of the listener that the client came in on.
-func (c *Conn) Listener() string { panic("todo") }
+func (c *Conn) Listener() string { return c.listener.Name }
 
 // Protocol is the security protocol of that listener.
-func (c *Conn) Protocol() string { panic("todo") }
+func (c *Conn) Protocol() string { return c.listener.Protocol }
 
 // RemoteAddr is the client's address.
-func (c *Conn) RemoteAddr() net.Addr { panic("todo") }
+func (c *Conn) RemoteAddr() net.Addr { return c.accepted.RemoteAddr() }
 
 // RemoteHost is the client's address without port, e.g. 10.0.0.1.
-func (c *Conn) RemoteHost() string { panic("todo") }
+func (c *Conn) RemoteHost() string { return c.host }
 
-// Principal is who logged in, e.g. User:alice; User:ANONYMOUS on listeners without login.
-func (c *Conn) Principal() string { panic("todo") }
+// Principal is who logged in, e.g. User:alice; User:ANONYMOUS on listeners without login, "" before login.
+func (c *Conn) Principal() string {
+	if p := c.principal.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
 
 // SetPrincipal ends the login phase.
-func (c *Conn) SetPrincipal(principal string) { panic("todo") }
+func (c *Conn) SetPrincipal(principal string) { c.principal.Store(&principal) }
+
+func (c *Conn) loggedIn() bool { return c.principal.Load() != nil }
 
 // Software is the client library's name and version as told by ApiVersions v3 and later. Source: KIP-511.
-func (c *Conn) Software() (name, version string) { panic("todo") }
+func (c *Conn) Software() (name, version string) {
+	if s := c.software.Load(); s != nil {
+		return s.name, s.version
+	}
+	return "", ""
+}
+
+func (c *Conn) setSoftware(name, version string) { c.software.Store(&software{name, version}) }
 
 // ID tells connections apart in logs; it is unique within the process.
-func (c *Conn) ID() uint64 { panic("todo") }
+func (c *Conn) ID() uint64 { return c.id }
+
+// Close closes the connection at once; pending answers are dropped.
+func (c *Conn) Close(reason error) { c.close(reason) }
+
+// reader is the state of a connection's reader goroutine, which alone uses it.
+type reader struct {
+	buf        *[readBufferBytes]byte // nil while waiting for readability
+	start, end int                    // unread bytes of buf
+	largest    int                    // longest frame that has arrived in full
+	clientID   string                 // of the last request: most clients never change it
+	burst      int                    // requests handled since answers were last let out
+	poll       func(fd uintptr) bool  // tryRead as a value, made once
+	pollErr    error
+}
+
+var (
+	errIdle          = errors.New("idle for too long")
+	errStopping      = errors.New("broker is stopping")
+	errFrameSize     = errors.New("frame length out of range")
+	errLoginRequired = errors.New("request before login")
+	errHandlerPanic  = errors.New("handler panicked")
+)
+
+// burstMax bounds the requests that are handled before answers are let out, and burstBytes the answers.
+const (
+	burstMax   = 64
+	burstBytes = 256 << 10
+)
+
+// readLoop serves the connection until it ends.
+func (c *Conn) readLoop() {
+	err := c.serve()
+	c.in.giveBack()
+	if errors.Is(err, io.EOF) || c.out.isClosed() {
+		c.close(err)
+		return
+	}
+	var ne net.Error
+	if errors.As(err, &ne) && !c.stopping.Load() {
+		c.close(err)
+		return
+	}
+	if c.stopping.Load() {
+		err = errStopping
+	}
+	// Earlier requests get their answers first.
+	last := &Request{Conn: c}
+	c.enqueue(last, false)
+	c.answered(last, answer{close: err})
+}
+
+func (c *Conn) serve() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errHandlerPanic, p)
+			c.server.o.Logger.Error().Str("client", c.host).Interface("panic", p).Bytes("stack", debug.Stack()).
+				Msg("handler panicked; closing the connection")
+		}
+	}()
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	for {
+		if err := c.mayRead(); err != nil {
+			return err
+		}
+		f, size, err := c.nextFrame()
+		if err != nil {
+			return err
+		}
+		if err := c.dispatch(f, size); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare finishes what a new connection needs before its first byte is read.
+func (c *Conn) prepare() error {
+	if wrap := c.listener.Wrap; wrap != nil {
+		nc, err := wrap(c.accepted)
+		if err != nil {
+			return err
+		}
+		c.nc = nc
+		return nil
+	}
+	c.raw = rawConn(c.nc)
+	c.in.poll = c.tryRead
+	c.out.step = c.tryWrite
+	return nil
+}
+
+// mayRead holds the reader back: to let answers out once a burst ends, while too many of them wait, and while muted.
+func (c *Conn) mayRead() error {
+	if c.stopping.Load() {
+		return errStopping
+	}
+	letOut := c.in.burst >= burstMax || !c.in.holdsFrame()
+	if letOut {
+		c.in.burst = 0
+	}
+	return c.waitForRoom(letOut)
+}
+
+// holdsFrame reports whether a complete frame is buffered.
+func (in *reader) holdsFrame() bool {
+	n := in.end - in.start
+	return n >= 4 && uint64(n-4) >= uint64(binary.BigEndian.Uint32(in.buf[in.start:]))
+}
+
+func (in *reader) giveBack() {
+	if in.buf != nil {
+		readBuffers.Put(in.buf)
+	}
+	in.buf, in.start, in.end = nil, 0, 0
+}
+
+// nextFrame returns the next frame, without its length field. Its bytes count against the server's bound from here on.
+func (c *Conn) nextFrame() (*frame, int, error) {
+	in := &c.in
+	for {
+		n := in.end - in.start
+		size, known, err := c.frameSize()
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case known && n-4 >= size:
+			return c.takeBuffered(size)
+		case known && 4+size > readBufferBytes:
+			return c.readLarge(size)
+		}
+		if err := c.fill(); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// frameSize is the length that the frame at hand claims to have, within the bounds of its kind. It is known once the length, the
+// request key and the rest of a minimal header are buffered.
+func (c *Conn) frameSize() (size int, known bool, err error) {
+	b := c.in.buffered()
+	if len(b) < 4 {
+		return 0, false, nil
+	}
+	size, limit := int(int32(binary.BigEndian.Uint32(b))), c.server.o.MaxRequestBytes
+	if !c.loggedIn() {
+		limit = min(limit, loginFrameBytes)
+	}
+	if known = len(b) >= 4+minHeaderBytes; known {
+		limit = c.server.o.Table.maxBytes(int16(binary.BigEndian.Uint16(b[4:])), limit)
+	}
+	if size < minHeaderBytes || size > limit {
+		return 0, false, fmt.Errorf("%w: %d, at most %d", errFrameSize, size, limit)
+	}
+	return size, known, nil
+}
+
+func (in *reader) buffered() []byte {
+	if in.buf == nil {
+		return nil
+	}
+	return in.buf[in.start:in.end]
+}
+
+// takeBuffered copies a frame that is complete in the read buffer: it may be pending for long, the read buffer goes on.
+func (c *Conn) takeBuffered(size int) (*frame, int, error) {
+	if err := c.acquire(size); err != nil {
+		return nil, 0, err
+	}
+	in := &c.in
+	f := newFrame(size)
+	f.b = append(f.b, in.buf[in.start+4:in.start+4+size]...)
+	in.start += 4 + size
+	in.largest = max(in.largest, size)
+	return f, size, nil
+}
+
+// trustedBytes is how much room is made for a frame on its word alone; beyond, room grows as bytes arrive. A connection that has
+// delivered long frames before is trusted to do so again.
+const trustedBytes = 512 << 10
+
+// readLarge reads a frame that does not fit the read buffer straight into a frame of its own.
+func (c *Conn) readLarge(size int) (*frame, int, error) {
+	if err := c.acquire(size); err != nil {
+		return nil, 0, err
+	}
+	in := &c.in
+	f := newFrame(min(size, max(trustedBytes, 2*in.largest)))
+	f.b = append(f.b, in.buf[in.start+4:in.end]...)
+	in.giveBack()
+	for len(f.b) < size {
+		if len(f.b) == cap(f.b) {
+			f = f.grow(size)
+		}
+		n, err := c.nc.Read(f.b[len(f.b):min(size, cap(f.b))])
+		f.b = f.b[:len(f.b)+n]
+		c.activity.Add(1)
+		if err != nil && len(f.b) < size {
+			f.recycle()
+			c.server.memory.release(size)
+			return nil, 0, unexpected(err)
+		}
+	}
+	in.largest = max(in.largest, size)
+	return f, size, nil
+}
+
+// grow makes room for up to four times the bytes that have arrived.
+func (f *frame) grow(size int) *frame {
+	g := newFrame(min(size, 4*len(f.b)))
+	g.b = append(g.b, f.b...)
+	f.recycle()
+	return g
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// acquire waits until the server has room for a frame.
+func (c *Conn) acquire(size int) error {
+	if c.server.memory.tryAcquire(size) {
+		return nil
+	}
+	c.uncork()
+	return c.server.memory.acquire(size, c.out.closed)
+}
+
+// fill reads more into the read buffer, which it takes from the pool once there is something to read.
+func (c *Conn) fill() error {
+	in := &c.in
+	if in.start == in.end {
+		if c.raw != nil {
+			in.giveBack()
+			return c.waitAndRead()
+		}
+		in.start, in.end = 0, 0
+	}
+	if in.buf == nil {
+		in.buf = readBuffers.Get().(*[readBufferBytes]byte)
+	}
+	if in.start > 0 {
+		in.end = copy(in.buf[:], in.buf[in.start:in.end])
+		in.start = 0
+	}
+	n, err := c.nc.Read(in.buf[in.end:])
+	in.end += n
+	c.activity.Add(1)
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	if in.end > 0 {
+		err = unexpected(err)
+	}
+	return err
+}
+
+// waitAndRead waits for readability without holding a buffer, then reads into a fresh one.
+func (c *Conn) waitAndRead() error {
+	c.in.pollErr = nil
+	if err := c.raw.Read(c.in.poll); err != nil {
+		return err
+	}
+	c.activity.Add(1)
+	return c.in.pollErr
+}
+
+// dispatch decodes a frame and calls its handler. An error closes the connection, as Kafka does for what it cannot read.
+func (c *Conn) dispatch(f *frame, size int) error {
+	r, err := c.decode(f, size)
+	if err != nil {
+		f.recycle()
+		c.server.memory.release(size)
+		return err
+	}
+	c.in.burst++
+	pipelined := r.api.Pipelined
+	c.enqueue(r, c.raw == nil || c.in.holdsFrame())
+	r.api.Handle(r)
+	if !pipelined {
+		return c.awaitAnswer(r)
+	}
+	return nil
+}
+
+// decode makes a request of a frame.
+func (c *Conn) decode(f *frame, size int) (*Request, error) {
+	h, body, err := parseHeader(f.b)
+	if err != nil {
+		c.refused(h, err)
+		return nil, fmt.Errorf("%s v%d: %w", requestName(h.key), h.version, err)
+	}
+	api := c.server.o.Table.lookup(h.key)
+	if err := c.admissible(api, h); err != nil {
+		c.refused(h, err)
+		return nil, fmt.Errorf("%s v%d: %w", requestName(h.key), h.version, err)
+	}
+	r := &Request{
+		Key:           h.key,
+		Version:       h.version,
+		CorrelationID: h.correlationID,
+		ClientID:      c.internClientID(h.clientID),
+		Conn:          c,
+		ReceivedAt:    time.Now(),
+		Size:          size,
+		api:           api,
+		frame:         f,
+	}
+	if h.version < api.Min || h.version > api.Max { // ApiVersions only; its body is not read
+		r.api = c.server.fallback
+		return r, nil
+	}
+	if r.Body, err = decodeBody(api, h.version, body); err != nil {
+		c.refused(h, err)
+		return nil, fmt.Errorf("%s v%d: %w", api.name, h.version, err)
+	}
+	return r, nil
+}
+
+// admissible says why a request is refused before its body is looked at.
+func (c *Conn) admissible(api *api, h header) error {
+	switch {
+	case api == nil:
+		return errUnknownKey
+	case h.key != keyAPIVersions && (h.version < api.Min || h.version > api.Max):
+		return errUnsupportedVersion
+	case !c.loggedIn() && h.key != keyAPIVersions && h.key != keySASLHandshake && h.key != keySASLAuthenticate:
+		return errLoginRequired
+	}
+	return nil
+}
+
+func decodeBody(api *api, version int16, body []byte) (kmsg.Request, error) {
+	if err := Check(api.Key, version, body); err != nil {
+		return nil, err
+	}
+	if api.Key == keyStopReplica && version == stopReplicaFixed {
+		stopReplicaFromKafka(body)
+	}
+	req := kmsg.RequestForKey(api.Key)
+	req.SetVersion(version)
+	if unsafe, ok := req.(kmsg.UnsafeReadFrom); ok && api.Borrow {
+		return req, unsafe.UnsafeReadFrom(body)
+	}
+	return req, req.ReadFrom(body)
+}
+
+// internClientID turns the client id into a string without allocating for the same one again.
+func (c *Conn) internClientID(id []byte) string {
+	if string(id) != c.in.clientID {
+		c.in.clientID = string(id)
+	}
+	return c.in.clientID
+}
+
+func (c *Conn) refused(h header, err error) {
+	if hooks := c.server.o.Hooks; hooks != nil {
+		hooks.RequestRefused(c, h.key, h.version, err)
+	}
+}
+
+// stopReading lets the reader end after the request that it is handling.
+func (c *Conn) stopReading() {
+	c.stopping.Store(true)
+	_ = c.accepted.SetReadDeadline(time.Unix(1, 0))
+	c.out.wakeReader()
+}
+
+// initOut must be called before the connection is used.
+func (c *Conn) initOut() {
+	c.out.closed = make(chan struct{})
+	c.out.mu.changed = sync.Cond{L: &c.out.mu}
+}

@@ -1,9 +1,15 @@
 package wire
 
 import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/internal/invariant"
 )
 
 // Request is one request on its way. Exactly one of Respond, RespondWith, NoResponse and Close must be called, once, from any
@@ -17,6 +23,35 @@ type Request struct {
 	Conn          *Conn
 	ReceivedAt    time.Time // when the frame was complete
 	Size          int       // bytes of the frame, without its length field
+
+	api   *api
+	frame *frame // until the answer is built
+	mute  time.Duration
+	once  atomic.Bool // set by the first answer
+
+	// The rest belongs to the connection's queue of answers and is guarded by its lock, once finish has been called.
+	next   *Request
+	done   bool
+	answer answer
+}
+
+// answer is what remains to be written for a request.
+type answer struct {
+	mem    *frame         // nil: no bytes
+	ranges *FetchResponse // owns file ranges that go out between the bytes of mem; nil: none
+	bytes  int            // all of it
+	close  error          // close the connection instead
+}
+
+// release gives back what the answer holds.
+func (a *answer) release() {
+	if a.mem != nil {
+		a.mem.recycle()
+	}
+	if a.ranges != nil {
+		a.ranges.recycle()
+	}
+	a.mem, a.ranges = nil, nil
 }
 
 // Encoder is the body of a response. Every kmsg.Response is one.
@@ -25,20 +60,88 @@ type Encoder interface {
 	AppendTo(dst []byte) []byte
 }
 
-// Respond answers with a kmsg response, which must have the request's version (Request.Body.ResponseKind gives such a one).
-func (r *Request) Respond(resp kmsg.Response) { panic("todo") }
+var (
+	errAnswerTooLarge = errors.New("answer of more than 2 GiB")
+	errAnsweredTwice  = errors.New("request answered twice")
+)
+
+// Respond answers with a kmsg response, in the request's version.
+func (r *Request) Respond(resp kmsg.Response) {
+	resp.SetVersion(r.Version)
+	r.RespondWith(resp)
+}
 
 // RespondWith answers with a hand-written layout: FetchResponse, ProduceResponse, or anything that can append itself.
 // It takes the encoder over.
-func (r *Request) RespondWith(enc Encoder) { panic("todo") }
+func (r *Request) RespondWith(enc Encoder) {
+	mem := newFrame(r.answerRoom())
+	b := append(mem.b, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(r.CorrelationID))
+	if hasResponseTags(r.Key, r.Version) {
+		b = append(b, 0)
+	}
+	a := answer{mem: mem}
+	var fileBytes int64
+	switch e := enc.(type) {
+	case *FetchResponse:
+		b, fileBytes, a.close = e.encode(b)
+		a.ranges = e
+	case *ProduceResponse:
+		b = e.AppendTo(b)
+		e.recycle()
+	default:
+		b = enc.AppendTo(b)
+	}
+	mem.b = b
+	size := int64(len(b)) - 4 + fileBytes
+	if size > math.MaxInt32 {
+		a.close = errAnswerTooLarge
+	}
+	binary.BigEndian.PutUint32(b, uint32(size))
+	a.bytes = int(size) + 4
+	if a.close != nil {
+		a.release()
+		a.bytes = 0
+	}
+	r.api.answerBytes.Store(int32(min(len(b), 1<<maxFrameClass)))
+	r.finish(a)
+}
+
+// answerRoom is how much room the answer's bytes in memory are likely to need.
+func (r *Request) answerRoom() int { return int(r.api.answerBytes.Load()) }
 
 // NoResponse ends the request without a frame: Produce with acks=0 that went well.
-func (r *Request) NoResponse() { panic("todo") }
+func (r *Request) NoResponse() { r.finish(answer{}) }
 
 // Close ends the request by closing the connection, after the answers to earlier requests have been written. It is the only
 // signal for a failed Produce with acks=0. The reason is logged.
-func (r *Request) Close(reason error) { panic("todo") }
+func (r *Request) Close(reason error) { r.finish(answer{close: reason}) }
 
 // Throttle mutes the connection: after this request's answer nothing is read from it for d. Call it before answering.
 // The throttle time in the response's body is the handler's business. Source: KIP-219.
-func (r *Request) Throttle(d time.Duration) { panic("todo") }
+func (r *Request) Throttle(d time.Duration) { r.mute = d }
+
+// finish hands the answer to the connection. The frame's life ends here: the answer has been built.
+func (r *Request) finish(a answer) {
+	c := r.Conn
+	if !r.once.CompareAndSwap(false, true) {
+		a.release()
+		_ = invariant.Check(false, "%s: %v", r.api.name, errAnsweredTwice)
+		return
+	}
+	if h := c.server.o.Hooks; h != nil {
+		h.RequestDone(r, RequestTimes{
+			RequestBytes:  r.Size,
+			ResponseBytes: max(a.bytes-4, 0),
+			Total:         time.Since(r.ReceivedAt),
+		})
+	}
+	r.Body = nil
+	f := r.frame
+	r.frame = nil
+	c.server.memory.release(r.Size)
+	if f != nil {
+		f.recycle()
+	}
+	c.answered(r, a)
+}
