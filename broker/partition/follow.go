@@ -169,9 +169,8 @@ func (p *Partition) cutLocked(cut replication.Cut) error {
 				"replicas, then allow the loss with unclean.leader.election.enable=true on the topic")
 		return ErrCommittedCut
 	}
-	if cut.Offset >= p.mu.state.LogEnd() {
-		return nil
-	}
+	// Also when no record is cut: an epoch that began here without records must go from the log's history, or the leader would
+	// find the same divergence for ever.
 	p.set.log.Info().Stringer("partition", p.id).Int64("offset", cut.Offset).Int64("log_end", p.mu.state.LogEnd()).
 		Int64("high_watermark", p.mu.state.HighWatermark()).Msg("truncate to the leader's history")
 	if err := p.mu.log.TruncateTo(cut.Offset); err != nil {
