@@ -361,7 +361,13 @@ func (c *controller) sendAll(to []cluster.BrokerID) {
 		live[id] = true
 	}
 	if !c.n.w.healed && c.n.w.chance(10) {
-		delete(live, cluster.BrokerID(c.n.w.rng.Intn(c.n.w.cfg.Brokers))) // it has not heard of everybody yet
+		// The metadata is behind: somebody is missing in it until the next word.
+		delete(live, cluster.BrokerID(c.n.w.rng.Intn(c.n.w.cfg.Brokers)))
+		c.n.w.after(c.n.w.dur(2*second), c.n.guard(func() {
+			if !c.over {
+				c.sendAll(c.liveIDs())
+			}
+		}))
 	}
 	states := make([]*stateNode, len(c.states))
 	for i, s := range c.states {
