@@ -38,7 +38,8 @@ type Log struct {
 	rolled       atomic.Bool  // a segment was sealed and is not yet being flushed
 	lastFlush    atomic.Int64 // Unix time in ns
 	onFlushed    atomic.Pointer[func(int64)]
-	recovery     Recovery // constant after load
+	recovery     Recovery     // constant after load
+	cleaned      atomic.Int64 // see cleanedTo
 
 	mu struct {
 		sync.Mutex

@@ -42,6 +42,7 @@ type logDir struct {
 	recoveryPoints checkpointer
 	logStarts      checkpointer
 	highWatermarks checkpointer
+	cleanPoints    checkpointer // how far the cleaner came
 
 	mu struct {
 		sync.Mutex
@@ -60,6 +61,7 @@ func newLogDir(path string, fsys FS, logger zerolog.Logger, now func() time.Time
 		return v.logStart, v.logStart > v.segments[0].base
 	})
 	d.highWatermarks.init(d, HighWatermarkCheckpoint, func(l *Log) (int64, bool) { return l.HighWatermark(), true })
+	d.cleanPoints.init(d, CleanerCheckpoint, (*Log).cleanPoint)
 	return d
 }
 

@@ -259,7 +259,7 @@ func (m *Manager) survey(d *logDir) (jobs []job, clean bool, epoch cluster.Broke
 	if !clean {
 		epoch = cluster.NoBrokerEpoch
 	}
-	for _, c := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks} {
+	for _, c := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks, &d.cleanPoints} {
 		if err := c.load(); err != nil {
 			return nil, clean, epoch, err
 		}
@@ -513,7 +513,7 @@ func (m *Manager) dirForNew(isNew bool) (*logDir, error) {
 }
 
 func (d *logDir) create(tp cluster.TopicPartition, id cluster.TopicID, c *Config) (*Log, error) {
-	for _, checkpoint := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks} {
+	for _, checkpoint := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks, &d.cleanPoints} {
 		if err := checkpoint.forget(tp); err != nil {
 			return nil, err
 		}
@@ -784,7 +784,7 @@ func (d *logDir) closeLogs(clean bool, threads int) error {
 }
 
 func (d *logDir) markClean(epoch cluster.BrokerEpoch) error {
-	for _, c := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks} {
+	for _, c := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks, &d.cleanPoints} {
 		if err := c.write(); err != nil {
 			return err
 		}

@@ -14,6 +14,9 @@ func (l *Log) TruncateTo(offset int64) error {
 	if err := l.truncate(offset); err != nil {
 		return err
 	}
+	if err := l.lowerCleaned(offset); err != nil {
+		return err
+	}
 	return l.owner.recoveryPoints.lower(l, offset)
 }
 
@@ -39,6 +42,9 @@ func (l *Log) truncate(offset int64) error {
 // TruncateFullyAndStartAt removes everything, also epochs and producers, and starts anew at offset.
 func (l *Log) TruncateFullyAndStartAt(offset int64) error {
 	if err := l.truncateFully(offset); err != nil {
+		return err
+	}
+	if err := l.lowerCleaned(offset); err != nil {
 		return err
 	}
 	return l.owner.recoveryPoints.lower(l, offset)
