@@ -1,0 +1,58 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+)
+
+// on makes one line of the table: the key comes from the request's type. A handler returns its response, or nil when it
+// answers (or has answered) through the wire.Request.
+func on[Q kmsg.Request](b *Broker, min, max int16, handle func(*Broker, *wire.Request, Q) kmsg.Response) wire.API {
+	var q Q
+	return wire.API{Key: q.Key(), Min: min, Max: max, Handle: func(r *wire.Request) {
+		if resp := handle(b, r, r.Body.(Q)); resp != nil {
+			r.Respond(resp)
+		}
+	}}
+}
+
+// pipelined lets the connection's next request be handled while an answer is pending.
+func pipelined(a wire.API) wire.API {
+	a.Pipelined, a.Borrow = true, true
+	return a
+}
+
+// table lists the APIs that this broker serves, one line each. ApiVersions (0–4) derives from it and is served by wire.
+func (b *Broker) table() *wire.Table {
+	return wire.NewTable(
+		pipelined(on(b, 0, 11, (*Broker).handleProduce)),
+		borrowed(on(b, 0, 17, (*Broker).handleFetch)),
+		on(b, 1, 9, (*Broker).handleListOffsets),
+		on(b, 0, 12, (*Broker).handleMetadata),
+		on(b, 0, 4, (*Broker).handleOffsetForLeaderEpoch),
+
+		on(b, 0, 7, (*Broker).handleLeaderAndISR),
+		on(b, 0, 4, (*Broker).handleStopReplica),
+		on(b, 0, 8, (*Broker).handleUpdateMetadata),
+		on(b, 0, 3, (*Broker).handleControlledShutdown),
+		on(b, 0, 3, (*Broker).handleAlterPartition),
+		on(b, 0, 0, (*Broker).handleAllocateProducerIDs),
+
+		on(b, 0, 7, (*Broker).handleCreateTopics),
+		on(b, 0, 6, (*Broker).handleDeleteTopics),
+		on(b, 0, 3, (*Broker).handleCreatePartitions),
+		on(b, 0, 2, (*Broker).handleElectLeaders),
+		on(b, 0, 0, (*Broker).handleAlterReassignments),
+		on(b, 0, 0, (*Broker).handleListReassignments),
+		on(b, 0, 4, (*Broker).handleDescribeConfigs),
+		on(b, 0, 1, (*Broker).handleDescribeCluster),
+		on(b, 0, 5, (*Broker).handleInitProducerID),
+	)
+}
+
+// borrowed lets the strings of the decoded request point into its frame.
+func borrowed(a wire.API) wire.API {
+	a.Borrow = true
+	return a
+}

@@ -1,0 +1,196 @@
+// Package broker is a running broker: it assembles the rooms of the house, serves the wire's requests from one table, and
+// owns the order in which things start and stop.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/fetcher"
+	"ottla/broker/partition"
+	"ottla/broker/wire"
+	"ottla/config"
+	"ottla/controller"
+	"ottla/internal/cluster"
+	"ottla/logstore"
+	"ottla/zkcoord"
+)
+
+// requestTimeout bounds what this broker asks of others on its own account.
+const requestTimeout = 30 * time.Second
+
+// Broker is one broker of the cluster. New makes it, Run runs it once.
+type Broker struct {
+	id        cluster.BrokerID // constant once Run has passed identity
+	clusterID string
+	log       zerolog.Logger
+	registry  *prometheus.Registry
+	metrics   *metrics
+
+	config       atomic.Pointer[config.Snapshot]
+	brokerEpoch  atomic.Int64
+	ready        chan struct{} // closed when the broker serves and is registered
+	shuttingDown atomic.Bool
+
+	metadata       *metadataCache
+	topicConfigs   *topicConfigs
+	fetchSessions  *fetchSessions
+	producerIDs    *producerIDs
+	controllerLink *controllerLink
+	tasks          *tasks
+	authorizer     authorizer // nil: everything is allowed
+
+	zk         *zkcoord.Client
+	sessions   *sessions
+	logs       *logstore.Manager
+	partitions *partition.Set
+	alterer    *partition.Alterer
+	fetchers   *fetcher.Manager
+	controller *controller.Controller
+	server     *wire.Server
+	jobs       *scheduler
+	loops      loops
+}
+
+// New makes a broker of its settings. Nothing is opened yet.
+func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
+	b := &Broker{
+		log:      log,
+		registry: prometheus.NewRegistry(),
+		ready:    make(chan struct{}),
+		metadata: newMetadataCache(),
+		tasks:    newTasks(),
+	}
+	b.metrics = newMetrics(b.registry)
+	b.config.Store(snapshot)
+	b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
+	b.fetchSessions = newFetchSessions(func() int { return config.MaxIncrementalFetchSessionCacheSlots.Of(b.config.Load()) })
+	b.producerIDs = &producerIDs{allocate: b.allocateFromController, run: b.tasks.run, log: log}
+
+	b.topicConfigs = newTopicConfigs()
+	b.topicConfigs.broker = b.config.Load
+	b.topicConfigs.session = func() zkcoord.Session { return b.zk.Session() }
+	b.topicConfigs.run = b.tasks.run
+	b.topicConfigs.changed = b.topicConfigChanged
+	b.topicConfigs.log = log
+
+	b.controllerLink = newControllerLink()
+	b.controllerLink.metadata = b.metadata
+	b.controllerLink.local = b.askLocalController
+	b.controllerLink.dial = b.dial
+	b.controllerLink.log = log
+	return b
+}
+
+// Ready is closed when the broker is registered and serves.
+func (b *Broker) Ready() <-chan struct{} { return b.ready }
+
+// Addr is the address that a listener is bound to, for port 0; valid once Ready.
+func (b *Broker) Addr(listener string) string { return b.server.Addr(listener).String() }
+
+func (b *Broker) epoch() cluster.BrokerEpoch { return cluster.BrokerEpoch(b.brokerEpoch.Load()) }
+
+// step is one component of a broker's life.
+type step struct {
+	name  string
+	start func(ctx context.Context) error
+	stop  func(ctx context.Context)
+}
+
+// steps is the order in which a broker starts; it stops in the reverse one. Everything that can fail comes before anything
+// that announces the broker.
+func (b *Broker) steps() []step {
+	return []step{
+		{"zookeeper", b.openSession, func(context.Context) { b.zk.Close() }},
+		{"identity", b.findIdentity, nil},
+		{"settings", b.loadDynamicSettings, nil},
+		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
+		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
+		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},
+		{"jobs", b.startJobs, func(context.Context) { b.jobs.stop() }},
+		{"controller", b.openController, func(ctx context.Context) { b.closeController(ctx) }},
+		{"listeners", b.openListeners, func(ctx context.Context) { b.closeListeners(ctx) }},
+		{"registration", b.register, func(ctx context.Context) { b.leaveCluster(ctx) }},
+	}
+}
+
+// Run starts the broker, serves until ctx is cancelled, and stops it: leaders move away, what is pending is finished, logs
+// are flushed and marked clean, the session is closed. The error says why the start failed.
+func (b *Broker) Run(ctx context.Context) error {
+	began := time.Now()
+	steps := b.steps()
+	for i, s := range steps {
+		if s.start == nil {
+			continue
+		}
+		if err := s.start(ctx); err != nil {
+			b.stop(steps[:i])
+			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // asked to stop while starting
+			}
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	close(b.ready)
+	b.announce(time.Since(began))
+	<-ctx.Done()
+	b.log.Info().Msg("stopping")
+	b.stop(steps)
+	b.log.Info().Int("broker", int(b.id)).Msg("stopped")
+	return nil
+}
+
+// stopTimeout bounds a clean stop; what has not ended by then is left to the operating system.
+const stopTimeout = 60 * time.Second
+
+func (b *Broker) stop(steps []step) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	for i := len(steps) - 1; i >= 0; i-- {
+		if steps[i].stop != nil {
+			steps[i].stop(ctx)
+		}
+	}
+}
+
+// askLocalController serves this broker's own requests to the controller when it is the controller itself.
+func (b *Broker) askLocalController(req kmsg.Request, done func(kmsg.Response)) {
+	switch req := req.(type) {
+	case *kmsg.AlterPartitionRequest:
+		b.controller.AlterPartition(req, func(r *kmsg.AlterPartitionResponse) { done(r) })
+	case *kmsg.AllocateProducerIDsRequest:
+		b.controller.AllocateProducerIDs(req, func(r *kmsg.AllocateProducerIDsResponse) { done(r) })
+	case *kmsg.ControlledShutdownRequest:
+		b.controller.ControlledShutdown(req, func(r *kmsg.ControlledShutdownResponse) { done(r) })
+	default:
+		panic(fmt.Sprintf("broker: %T is no request to a controller", req))
+	}
+}
+
+// dial connects to another broker on the inter-broker listener.
+func (b *Broker) dial(ctx context.Context, to cluster.Broker) (*wire.Client, error) {
+	listener := b.interBrokerListener()
+	e, ok := to.Endpoint(listener)
+	if !ok {
+		return nil, fmt.Errorf("broker %d has no listener %s, the inter-broker listener of this one", to.ID, listener)
+	}
+	return wire.Dial(ctx, hostPort(e.Host, e.Port), wire.DialOptions{
+		ClientID: itoa(int64(b.id)),
+		Timeout:  requestTimeout,
+	})
+}
+
+func (b *Broker) interBrokerListener() string {
+	name, err := config.InterBrokerListener(b.config.Load())
+	if err != nil {
+		return "" // refused at start
+	}
+	return name
+}

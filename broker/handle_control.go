@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+	"ottla/internal/cluster"
+)
+
+// What the controller tells brokers (LeaderAndIsr v0–7, StopReplica v0–4, UpdateMetadata v0–8) and what brokers ask of it
+// (ControlledShutdown v0–3, AlterPartition v0–3, AllocateProducerIds v0). All need CLUSTER_ACTION.
+// A request for an earlier registration of this broker is STALE_BROKER_EPOCH (KIP-380), one of an earlier controller
+// STALE_CONTROLLER_EPOCH. Role changes run on the controller's own connection: their order is the order of its requests.
+
+func (b *Broker) handleLeaderAndISR(r *wire.Request, req *kmsg.LeaderAndISRRequest) kmsg.Response {
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp := req.ResponseKind().(*kmsg.LeaderAndISRResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	b.learnTopicConfigs(req)
+	return b.partitions.LeaderAndISR(req, b.epoch())
+}
+
+func (b *Broker) handleStopReplica(r *wire.Request, req *kmsg.StopReplicaRequest) kmsg.Response {
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp := req.ResponseKind().(*kmsg.StopReplicaResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	return b.partitions.StopReplica(req, b.epoch())
+}
+
+func (b *Broker) handleUpdateMetadata(r *wire.Request, req *kmsg.UpdateMetadataRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.UpdateMetadataResponse)
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	sent := cluster.BrokerEpoch(req.BrokerEpoch)
+	if r.Version < 5 {
+		sent = cluster.NoBrokerEpoch
+	}
+	if err := b.partitions.AcceptController(sent, b.epoch(), cluster.ControllerEpoch(req.ControllerEpoch)); err != nil {
+		resp.ErrorCode = b.errorCode(err)
+		return resp
+	}
+	b.metadataChanged(b.metadata.update(req))
+	return resp
+}
+
+// metadataChanged tells those that depend on the cluster's picture. removed are partitions of deleted topics.
+func (b *Broker) metadataChanged(removed []cluster.TopicPartition) {
+	b.controllerLink.wake()
+	for _, tp := range removed {
+		if b.metadata.load().topics[tp.Topic] == nil {
+			b.topicConfigs.forget(tp.Topic)
+		}
+	}
+}
+
+func (b *Broker) handleControlledShutdown(r *wire.Request, req *kmsg.ControlledShutdownRequest) kmsg.Response {
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp := req.ResponseKind().(*kmsg.ControlledShutdownResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	b.controller.ControlledShutdown(req, func(resp *kmsg.ControlledShutdownResponse) { r.Respond(resp) })
+	return nil
+}
+
+func (b *Broker) handleAlterPartition(r *wire.Request, req *kmsg.AlterPartitionRequest) kmsg.Response {
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp := req.ResponseKind().(*kmsg.AlterPartitionResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	b.controller.AlterPartition(req, func(resp *kmsg.AlterPartitionResponse) { r.Respond(resp) })
+	return nil
+}
+
+func (b *Broker) handleAllocateProducerIDs(r *wire.Request, req *kmsg.AllocateProducerIDsRequest) kmsg.Response {
+	if !b.allowed(r, opClusterAction, clusterResource) {
+		resp := req.ResponseKind().(*kmsg.AllocateProducerIDsResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	b.controller.AllocateProducerIDs(req, func(resp *kmsg.AllocateProducerIDsResponse) { r.Respond(resp) })
+	return nil
+}

@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+	"ottla/internal/cluster"
+)
+
+// Metadata v0–12.
+//   - Endpoints are those of the listener on which the request came in.
+//   - Version 0: an empty list means all topics, and dead replicas are left out; from 1 on null means all, empty means none.
+//   - Version 4 lets the client forbid creation (KIP-204); before, creation is allowed.
+//   - Version 5: offline replicas (KIP-112). 7: leader epochs (KIP-320). 8–10: authorised operations (KIP-430).
+//   - Version 10 returns topic ids, 12 looks topics up by id (KIP-516).
+
+// authorizedOperationsUnset says that the client did not ask. Source: KIP-430.
+const authorizedOperationsUnset = -1 << 31
+
+func (b *Broker) handleMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	m := b.metadata.load()
+	b.describeBrokers(resp, m, r.Conn.Listener())
+	resp.AuthorizedOperations = authorizedOperationsUnset
+	if req.IncludeClusterAuthorizedOperations && r.Version >= 8 {
+		resp.AuthorizedOperations = b.authorizedOperations(r, clusterResource)
+	}
+
+	var missing []string
+	for _, t := range requestedTopics(req, m) {
+		topic, absent := b.describeTopic(r, req, m, t)
+		if absent {
+			missing = append(missing, *t.Topic)
+			continue
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	create := req.AllowAutoTopicCreation || r.Version < 4
+	if len(missing) == 0 || !create || !b.autoCreates() {
+		for _, name := range missing {
+			resp.Topics = append(resp.Topics, b.missingTopic(r, req, name, kerr.UnknownTopicOrPartition))
+		}
+		return resp
+	}
+
+	// Creation writes to ZooKeeper; the reader must not wait for that.
+	names := slices.Clone(missing)
+	b.tasks.run(func() {
+		for _, name := range names {
+			resp.Topics = append(resp.Topics, b.missingTopic(r, req, name, b.autoCreateTopic(name)))
+		}
+		r.Respond(resp)
+	})
+	return nil
+}
+
+func (b *Broker) describeBrokers(resp *kmsg.MetadataResponse, m *metadata, listener string) {
+	for _, id := range m.brokerIDs {
+		broker := m.brokers[id]
+		e, ok := broker.Endpoint(listener)
+		if !ok {
+			continue
+		}
+		mb := kmsg.NewMetadataResponseBroker()
+		mb.NodeID, mb.Host, mb.Port = int32(id), e.Host, e.Port
+		if broker.Rack != "" {
+			mb.Rack = kmsg.StringPtr(broker.Rack)
+		}
+		resp.Brokers = append(resp.Brokers, mb)
+	}
+	resp.ClusterID = kmsg.StringPtr(b.clusterID)
+	resp.ControllerID = int32(m.controller)
+}
+
+// requestedTopics is what the request names, or every topic.
+func requestedTopics(req *kmsg.MetadataRequest, m *metadata) []kmsg.MetadataRequestTopic {
+	all := req.Topics == nil
+	if req.Version == 0 {
+		all = len(req.Topics) == 0
+	}
+	if !all {
+		return req.Topics
+	}
+	topics := make([]kmsg.MetadataRequestTopic, 0, len(m.topics))
+	for name := range m.topics {
+		topics = append(topics, kmsg.MetadataRequestTopic{Topic: kmsg.StringPtr(name)})
+	}
+	return topics
+}
+
+// describeTopic answers one topic of the request. absent is true for a valid, allowed name that nobody knows.
+func (b *Broker) describeTopic(r *wire.Request, req *kmsg.MetadataRequest, m *metadata, t kmsg.MetadataRequestTopic) (topic kmsg.MetadataResponseTopic, absent bool) {
+	id := cluster.TopicID(t.TopicID)
+	byID := t.Topic == nil || (!id.IsZero() && *t.Topic == "")
+	switch {
+	case byID && r.Version < 12 || !id.IsZero() && r.Version < 12:
+		return topicError(t.Topic, id, kerr.InvalidRequest), false
+	case byID:
+		name, ok := m.names[id]
+		if !ok || !b.allowed(r, opDescribe, topicResource(name)) {
+			return topicError(nil, id, kerr.UnknownTopicID), false
+		}
+		t.Topic = &name
+	}
+	name := *t.Topic
+	if !b.allowed(r, opDescribe, topicResource(name)) {
+		return topicError(&name, cluster.TopicID{}, kerr.TopicAuthorizationFailed), false
+	}
+	known := m.topics[name]
+	if known == nil {
+		if err := validTopicName(name); err != nil {
+			return topicError(&name, cluster.TopicID{}, kerr.InvalidTopicException), false
+		}
+		return kmsg.MetadataResponseTopic{}, true
+	}
+
+	topic = kmsg.NewMetadataResponseTopic()
+	topic.Topic, topic.TopicID, topic.IsInternal = &name, known.id, internalTopic(name)
+	topic.AuthorizedOperations = authorizedOperationsUnset
+	if req.IncludeTopicAuthorizedOperations && r.Version >= 8 {
+		topic.AuthorizedOperations = b.authorizedOperations(r, topicResource(name))
+	}
+	for number, p := range known.partitions {
+		if p != nil {
+			topic.Partitions = append(topic.Partitions, describePartition(m, r.Conn.Listener(), r.Version, int32(number), p))
+		}
+	}
+	return topic, false
+}
+
+func describePartition(m *metadata, listener string, version int16, number int32, p *partitionMetadata) kmsg.MetadataResponseTopicPartition {
+	reachable := func(id cluster.BrokerID) bool {
+		_, ok := m.brokers[id].Endpoint(listener)
+		return ok && !slices.Contains(p.offlineReplicas, id)
+	}
+	mp := kmsg.NewMetadataResponseTopicPartition()
+	mp.Partition, mp.LeaderEpoch = number, int32(p.leaderEpoch)
+	mp.Replicas, mp.ISR = int32s(p.replicas), int32s(p.isr)
+	for _, id := range p.replicas {
+		if !reachable(id) {
+			mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
+		}
+	}
+	mp.Leader = int32(p.leader)
+	if _, ok := m.brokers[p.leader].Endpoint(listener); !ok {
+		mp.Leader, mp.ErrorCode = int32(cluster.NoBroker), kerr.LeaderNotAvailable.Code
+		if m.alive(p.leader) && version >= 6 {
+			mp.ErrorCode = kerr.ListenerNotFound.Code
+		}
+		return mp
+	}
+	if version == 0 {
+		unreachable := func(id int32) bool { return !reachable(cluster.BrokerID(id)) }
+		before := len(mp.Replicas) + len(mp.ISR)
+		mp.Replicas = slices.DeleteFunc(mp.Replicas, unreachable)
+		mp.ISR = slices.DeleteFunc(mp.ISR, unreachable)
+		if len(mp.Replicas)+len(mp.ISR) < before {
+			mp.ErrorCode = kerr.ReplicaNotAvailable.Code
+		}
+	}
+	return mp
+}
+
+func topicError(name *string, id cluster.TopicID, err *kerr.Error) kmsg.MetadataResponseTopic {
+	topic := kmsg.NewMetadataResponseTopic()
+	topic.ErrorCode, topic.TopicID = err.Code, id
+	topic.AuthorizedOperations = authorizedOperationsUnset
+	if name != nil {
+		n := *name
+		topic.Topic = &n
+		topic.IsInternal = internalTopic(n)
+	}
+	return topic
+}
+
+func (b *Broker) missingTopic(r *wire.Request, _ *kmsg.MetadataRequest, name string, err *kerr.Error) kmsg.MetadataResponseTopic {
+	if !b.allowed(r, opDescribe, topicResource(name)) {
+		err = kerr.TopicAuthorizationFailed
+	}
+	return topicError(&name, cluster.TopicID{}, err)
+}

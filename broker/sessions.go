@@ -1,0 +1,212 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"ottla/config"
+	"ottla/internal/cluster"
+	"ottla/zkcoord"
+)
+
+// sessions ties the broker to its ZooKeeper session: what belongs to a session ends with it, and a new session begins with
+// the registration. Invariant: between the loss of a session and the next registration nothing is led here.
+type sessions struct {
+	b   *Broker
+	log zerolog.Logger
+
+	mu struct {
+		sync.Mutex
+		begun    bool // the first registration is made by begin, later ones by SessionEstablished
+		ended    bool
+		previous int64 // id of the session under which this process last registered
+		changes  *zkcoord.ConfigChanges
+	}
+}
+
+func newSessions(b *Broker) *sessions {
+	return &sessions{b: b, log: b.log.With().Str("component", "session").Logger()}
+}
+
+// begin registers the broker in its first session and lets it take part in elections.
+func (s *sessions) begin(ctx context.Context) error {
+	session := s.b.zk.Session()
+	if err := s.join(ctx, session); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.mu.begun = true
+	s.mu.Unlock()
+	if session.ID() != s.b.zk.Session().ID() { // replaced meanwhile, when SessionEstablished left it to us
+		return s.join(ctx, s.b.zk.Session())
+	}
+	return nil
+}
+
+// end leaves the session alone from now on: the broker is stopping.
+func (s *sessions) end() {
+	s.mu.Lock()
+	s.mu.ended = true
+	changes := s.mu.changes
+	s.mu.changes = nil
+	s.mu.Unlock()
+	if changes != nil {
+		changes.Close()
+	}
+}
+
+// SessionLost stops what belonged to the session: this broker's controllership and all its leaderships.
+func (s *sessions) SessionLost(id int64, cause error) {
+	s.log.Error().Err(cause).Hex("session", sessionBytes(id)).Msg("zookeeper session lost; this broker stops leading until it has registered again")
+	if s.b.controller != nil {
+		s.b.controller.SessionLost()
+	}
+	if s.b.partitions != nil {
+		s.b.partitions.StopLeadingEverything("zookeeper session lost")
+	}
+}
+
+// SessionEstablished registers the broker anew, for as long as it takes.
+func (s *sessions) SessionEstablished(session zkcoord.Session) {
+	s.mu.Lock()
+	idle := !s.mu.begun || s.mu.ended
+	s.mu.Unlock()
+	if idle {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // ends with this call or with the session
+		select {
+		case <-session.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		err := s.join(ctx, session)
+		if err == nil {
+			return
+		}
+		s.log.Error().Err(err).Msg("the broker could not register again, trying on")
+		if sleep(ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+// ConnectionChanged only informs: the session may well live on.
+func (s *sessions) ConnectionChanged(connected bool) {
+	if connected {
+		s.log.Info().Msg("connected to zookeeper")
+		return
+	}
+	s.log.Warn().Msg("zookeeper is not reachable; serving goes on while the session may live")
+}
+
+// join makes the broker part of the cluster in this session: registration, then settings, then the controller's election.
+func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
+	b := s.b
+	registration, err := b.registration()
+	if err != nil {
+		return err
+	}
+	if err := b.uniqueEndpoints(session, registration); err != nil {
+		return err
+	}
+	epoch, err := s.registerPatiently(ctx, session, registration)
+	if err != nil {
+		return err
+	}
+	b.brokerEpoch.Store(int64(epoch))
+	b.logs.SetBrokerEpoch(epoch)
+	s.mu.Lock()
+	s.mu.previous = session.ID()
+	s.mu.Unlock()
+	s.log.Info().Int64("broker_epoch", int64(epoch)).Msg("registered")
+	s.watchSettings(session)
+	b.controller.SessionEstablished(session, epoch)
+	return nil
+}
+
+// registerPatiently registers, and waits out a registration that a killed process of the same broker has left behind.
+func (s *sessions) registerPatiently(ctx context.Context, session zkcoord.Session, r zkcoord.Registration) (cluster.BrokerEpoch, error) {
+	s.mu.Lock()
+	previous := s.mu.previous
+	s.mu.Unlock()
+	began := time.Now()
+	patience := 2*config.ZookeeperSessionTimeoutMs.Of(s.b.config.Load()) + 2*time.Second
+	for told := false; ; {
+		epoch, err := zkcoord.RegisterBroker(session, s.b.id, r, previous)
+		var taken *zkcoord.ErrBrokerIDTaken
+		switch {
+		case err == nil:
+			return epoch, nil
+		case errors.Is(err, zkcoord.ErrConnectionLost):
+			s.log.Warn().Err(err).Msg("registration was interrupted, trying again")
+		case !errors.As(err, &taken):
+			return 0, err
+		case !sameEndpoints(taken.Registration.Endpoints, r.Endpoints):
+			return 0, fmt.Errorf("broker id %d is taken by another broker, which advertises %s: give this broker its own broker.id",
+				s.b.id, endpointList(taken.Registration.Endpoints))
+		case time.Since(began) > patience:
+			return 0, fmt.Errorf("broker id %d is still registered by session %#x after %s: another process runs with this broker.id and the same listeners",
+				s.b.id, taken.Owner, time.Since(began).Round(time.Second))
+		case !told:
+			told = true
+			s.log.Warn().Hex("session", sessionBytes(taken.Owner)).Dur("at_most", patience).
+				Msg("an earlier registration of this broker is still there; waiting until zookeeper expires its session")
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// registration is what this broker tells of itself.
+func (b *Broker) registration() (zkcoord.Registration, error) {
+	s := b.config.Load()
+	advertised, err := config.AdvertisedListeners(s)
+	if err != nil {
+		return zkcoord.Registration{}, err
+	}
+	r := zkcoord.Registration{Rack: config.BrokerRack.Of(s), JMXPort: -1, Timestamp: time.Now()}
+	for _, l := range advertised {
+		e := cluster.Endpoint{Listener: l.Name, Protocol: l.Protocol, Host: l.Host, Port: int32(l.Port)}
+		if e.Host == "" {
+			e.Host = canonicalHost()
+		}
+		if e.Port == 0 {
+			e.Port = portOf(b.server.Addr(l.Name))
+		}
+		r.Endpoints = append(r.Endpoints, e)
+	}
+	return r, nil
+}
+
+// uniqueEndpoints refuses to advertise what another registered broker advertises: clients would mix the two up.
+func (b *Broker) uniqueEndpoints(session zkcoord.Session, r zkcoord.Registration) error {
+	others, err := zkcoord.Brokers(session)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other.ID == b.id {
+			continue
+		}
+		for _, e := range other.Endpoints {
+			for _, own := range r.Endpoints {
+				if e.Host == own.Host && e.Port == own.Port {
+					return fmt.Errorf("broker %d is registered with the end point %s already: correct listeners or advertised.listeners",
+						other.ID, hostPort(e.Host, e.Port))
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package broker
+
+import (
+	"context"
+	"strings"
+
+	"ottla/config"
+	"ottla/zkcoord"
+)
+
+// Settings that change at run time live in /config; a notification below /config/changes names what changed, and everybody
+// reads it again. Topics' settings are kept in topicConfigs, the broker's in an immutable snapshot that is replaced whole.
+
+// loadDynamicSettings puts the cluster's and this broker's dynamic settings over the file's.
+func (b *Broker) loadDynamicSettings(context.Context) error {
+	return b.reloadBrokerSettings(b.zk.Session())
+}
+
+func (b *Broker) reloadBrokerSettings(s zkcoord.Session) error {
+	name := itoa(int64(b.id))
+	read, err := zkcoord.ReadConfigs(s, zkcoord.EntityBrokers, []string{zkcoord.DefaultEntity, name})
+	if err != nil {
+		return err
+	}
+	next, warnings, err := b.config.Load().WithDynamic(read[zkcoord.DefaultEntity], read[name])
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		b.log.Warn().Str("key", w.Key).Msg(w.Message)
+	}
+	b.config.Store(next)
+	return nil
+}
+
+// watchSettings follows the notifications of a session; those that exist already are replayed.
+func (s *sessions) watchSettings(session zkcoord.Session) {
+	b := s.b
+	changes, err := zkcoord.WatchConfigChanges(session, b.log, func(entity string) { b.settingsChanged(session, entity) })
+	if err != nil {
+		s.log.Error().Err(err).Msg("changes of settings cannot be followed in this session")
+		return
+	}
+	s.mu.Lock()
+	old := s.mu.changes
+	s.mu.changes = changes
+	s.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
+	kind, name, _ := strings.Cut(entity, "/")
+	var err error
+	switch kind {
+	case zkcoord.EntityTopics:
+		err = b.topicConfigs.load(session, []string{name})
+	case zkcoord.EntityBrokers:
+		if name != zkcoord.DefaultEntity && name != itoa(int64(b.id)) {
+			return
+		}
+		if err = b.reloadBrokerSettings(session); err == nil {
+			b.topicConfigs.brokerChanged()
+			b.partitions.Reconfigure()
+		}
+	default:
+		return
+	}
+	if err != nil {
+		b.log.Error().Err(err).Str("entity", entity).Msg("a change of settings was not taken over")
+		return
+	}
+	b.log.Info().Str("entity", entity).Msg("settings changed")
+}
+
+// topicConfigChanged hands a topic's new settings to its logs and partitions.
+func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
+	if b.partitions == nil {
+		return
+	}
+	c := logConfig(t)
+	for _, p := range b.partitions.All() {
+		if log := p.Log(); log != nil && p.TopicPartition().Topic == topic {
+			log.SetConfig(c)
+		}
+	}
+	b.partitions.TopicConfigChanged(topic)
+}
