@@ -182,11 +182,16 @@ func (t *tap) takeAnswer(xid int32, length int64) error {
 	return nil
 }
 
-// Write sends the library's frames; it gives one at a time.
+// Write sends the library's frames; it gives one at a time. The library hands the error to the request's caller as it is, so it
+// says here what it means: the frame may have reached the server.
 func (t *tap) Write(p []byte) (int, error) {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	return t.Conn.Write(p)
+	n, err := t.Conn.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrConnectionLost, err)
+	}
+	return n, err
 }
 
 // call sends a request of our own and waits for its answer. The error is errTapClosed when the connection goes first.
