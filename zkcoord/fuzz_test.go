@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // FuzzPayloads: no payload makes a decoder panic, and what one accepts survives being written and read again.
@@ -34,6 +36,12 @@ func FuzzPayloads(f *testing.F) {
 			}
 		}
 		_ = controllerEpochOf(data)
+		if usual, ok := decodeUsualState(data); ok {
+			general, err := decodeAnyState(data)
+			if err != nil || !cmp.Equal(usual, general) {
+				t.Errorf("%q: the short way reads %+v, the general way %+v, %v", data, usual, general, err)
+			}
+		}
 	})
 }
 

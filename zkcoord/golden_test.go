@@ -185,6 +185,15 @@ func TestDecodersAreAsStrictAsKafka(t *testing.T) {
 	}
 }
 
+func TestUsualStatesAreReadTheShortWay(t *testing.T) {
+	for _, isr := range [][]cluster.BrokerID{{}, {1}, {1, 2, 1001}} {
+		st := PartitionState{Leader: cluster.NoBroker, LeaderEpoch: 123456789, ControllerEpoch: 7, ISR: isr}
+		if got, ok := decodeUsualState(EncodeState(st)); !ok || !cmp.Equal(got, st) {
+			t.Errorf("%+v became %+v, %v", st, got, ok)
+		}
+	}
+}
+
 func TestOldConfigChangeIsAPath(t *testing.T) {
 	path, err := decodeConfigChange([]byte(`{"version":1,"entity_type":"topics","entity_name":"orders"}`))
 	if err != nil || path != "topics/orders" {
