@@ -221,5 +221,5 @@ func scalaMap(replicas map[int32][]cluster.BrokerID) string {
 	for _, number := range slices.Sorted(maps.Keys(replicas)) {
 		entries = append(entries, fmt.Sprintf("%d -> %s", number, scalaSeq(replicas[number])))
 	}
-	return "Map(" + strings.Join(entries, ", ") + ")"
+	return "HashMap(" + strings.Join(entries, ", ") + ")"
 }

@@ -46,7 +46,9 @@ func (a assignment) equal(b assignment) bool {
 }
 
 // caughtUp reports whether the reassignment can be completed: every target replica is in the ISR.
-func (a assignment) caughtUp(isr []cluster.BrokerID) bool { return !a.reassigning() || subset(a.target(), isr) }
+func (a assignment) caughtUp(isr []cluster.BrokerID) bool {
+	return !a.reassigning() || subset(a.target(), isr)
+}
 
 // checkTarget says what is wrong with a replica list that a request asks for; "" when nothing is. Words as in Kafka 3.9.
 func (m *model) checkTarget(current assignment, target []cluster.BrokerID) string {

@@ -339,7 +339,9 @@ func (b *fakeBroker) stopReplica(req *kmsg.StopReplicaRequest) *kmsg.StopReplica
 	return resp
 }
 
-func (b *fakeBroker) logf(format string, args ...any) { b.log = append(b.log, fmt.Sprintf(format, args...)) }
+func (b *fakeBroker) logf(format string, args ...any) {
+	b.log = append(b.log, fmt.Sprintf(format, args...))
+}
 
 func list(name string, ids []int32) string {
 	if len(ids) == 0 {
@@ -450,24 +452,33 @@ func sortedTPs[V any](m map[cluster.TopicPartition]V) []cluster.TopicPartition {
 
 // states reads what ZooKeeper has.
 func (w *world) states() (map[cluster.TopicPartition]zkcoord.StateAndVersion, map[string]zkcoord.TopicNode) {
-	topics, err := zkcoord.Topics(w.admin)
-	require.NoError(w.t, err)
+	return readTree(w.t, w.admin)
+}
+
+func (w *world) dump() string { return dumpTree(w.t, w.admin) }
+
+func readTree(t *testing.T, s zkcoord.Session) (map[cluster.TopicPartition]zkcoord.StateAndVersion, map[string]zkcoord.TopicNode) {
+	topics, err := zkcoord.Topics(s)
+	require.NoError(t, err)
 	var tps []cluster.TopicPartition
 	for name, node := range topics {
 		for number := range node.Partitions {
 			tps = append(tps, cluster.TopicPartition{Topic: name, Partition: number})
 		}
 	}
-	states, err := zkcoord.States(w.admin, tps)
-	require.NoError(w.t, err)
+	states, err := zkcoord.States(s, tps)
+	require.NoError(t, err)
 	return states, topics
 }
 
-// dump prints topics and states.
-func (w *world) dump() string {
-	states, topics := w.states()
+// dumpTree prints topics, states and what waits below /admin.
+func dumpTree(t *testing.T, s zkcoord.Session) string {
+	states, topics := readTree(t, s)
 	var sb strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(topics)) {
+		if strings.HasPrefix(name, "__") {
+			continue
+		}
 		node := topics[name]
 		for _, number := range slices.Sorted(maps.Keys(node.Partitions)) {
 			tp := cluster.TopicPartition{Topic: name, Partition: number}
@@ -482,16 +493,14 @@ func (w *world) dump() string {
 			sb.WriteByte('\n')
 		}
 	}
-	for _, path := range []string{zkcoord.DeleteTopicsPath} {
-		children, _, err := w.admin.Children(path)
-		require.NoError(w.t, err)
-		sort.Strings(children)
-		for _, c := range children {
-			fmt.Fprintf(&sb, "%s/%s\n", path, c)
-		}
+	children, _, err := s.Children(zkcoord.DeleteTopicsPath)
+	require.NoError(t, err)
+	sort.Strings(children)
+	for _, c := range children {
+		fmt.Fprintf(&sb, "%s/%s\n", zkcoord.DeleteTopicsPath, c)
 	}
 	for _, path := range []string{zkcoord.ReassignPartitionsPath, zkcoord.PreferredElectionPath} {
-		if data, _, err := w.admin.Get(path); err == nil {
+		if data, _, err := s.Get(path); err == nil {
 			fmt.Fprintf(&sb, "%s %s\n", path, data)
 		}
 	}

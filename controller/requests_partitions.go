@@ -155,7 +155,7 @@ func (r *reign) electable(p *partition, unclean bool) error {
 	case p.topic.deleting():
 		return refuse(kerr.InvalidTopicException, "The topic is being deleted")
 	case unclean && r.m.phase(p) != phaseOffline, !unclean && p.known && p.state.Leader == p.preferred():
-		return refuse(kerr.ElectionNotNeeded, "%s", kerr.ElectionNotNeeded.Description)
+		return refuse(kerr.ElectionNotNeeded, "Leader election not needed for topic partition.")
 	}
 	return nil
 }

@@ -92,6 +92,11 @@ func (s *story) do(f []string) string {
 	case "kill": // kill 1: the process and its session end
 		w.kill(brokerArg(f[1]))
 		return ""
+	case "stop": // stop 1: an orderly end
+		text := s.request([]string{"shutdown", f[1]})
+		synctest.Wait()
+		w.kill(brokerArg(f[1]))
+		return text
 	case "bounce": // bounce 1: killed and started again before the controller looks
 		w.controller().ctrl.queue.put(event{name: "sleep", run: func() { time.Sleep(time.Second) }})
 		w.kill(brokerArg(f[1]))
@@ -152,88 +157,167 @@ func (s *story) do(f []string) string {
 
 // request sends a client's or broker's request to the controller.
 func (s *story) request(f []string) string {
-	w := s.w
+	if f[0] == "shutdown" { // shutdown 1: asks to leave
+		b := s.w.brokers[brokerArg(f[1])]
+		req := kmsg.NewPtrControlledShutdownRequest()
+		req.Version, req.BrokerID, req.BrokerEpoch = 3, int32(b.id), int64(b.epoch)
+		resp, _ := call(s.w, (*Controller).ControlledShutdown, req)
+		text := errorText(resp.ErrorCode, nil)
+		for _, p := range resp.PartitionsRemaining {
+			text += fmt.Sprintf("still leads %s-%d\n", p.Topic, p.Partition)
+		}
+		return text
+	}
+	var resp kmsg.Response
+	ok := true
+	switch req := buildRequest(f).(type) {
+	case *kmsg.CreateTopicsRequest:
+		resp, ok = call(s.w, (*Controller).CreateTopics, req)
+	case *kmsg.DeleteTopicsRequest:
+		resp, ok = call(s.w, (*Controller).DeleteTopics, req)
+	case *kmsg.CreatePartitionsRequest:
+		resp, ok = call(s.w, (*Controller).CreatePartitions, req)
+	case *kmsg.ElectLeadersRequest:
+		resp, ok = call(s.w, (*Controller).ElectLeaders, req)
+	case *kmsg.AlterPartitionAssignmentsRequest:
+		resp, ok = call(s.w, (*Controller).AlterPartitionAssignments, req)
+	case *kmsg.ListPartitionReassignmentsRequest:
+		resp, ok = call(s.w, (*Controller).ListPartitionReassignments, req)
+	default:
+		s.w.t.Fatalf("unknown command %q", f[0])
+	}
+	if !ok {
+		return "no controller\n"
+	}
+	return answerText(resp)
+}
+
+// buildRequest makes the request of a command; nil for an unknown one.
+func buildRequest(f []string) kmsg.Request {
 	switch f[0] {
-	case "create": // create t 0:1,2,3 1:2,3,1
+	case "create": // create t 0:1,2,3 1:2,3,1, or create t partitions=3 rf=2 retention.ms=5
 		req := kmsg.NewPtrCreateTopicsRequest()
-		req.Version, req.TimeoutMillis = 7, 1000
+		req.Version, req.TimeoutMillis = 7, 10000
 		t := kmsg.NewCreateTopicsRequestTopic()
 		t.Topic, t.NumPartitions, t.ReplicationFactor = f[1], -1, -1
 		for _, arg := range f[2:] {
+			if name, value, isSet := strings.Cut(arg, "="); isSet {
+				switch name {
+				case "partitions":
+					t.NumPartitions = intArg(value)
+				case "rf":
+					t.ReplicationFactor = int16(intArg(value))
+				default:
+					c := kmsg.NewCreateTopicsRequestTopicConfig()
+					c.Name, c.Value = name, &value
+					if value == "null" {
+						c.Value = nil
+					}
+					t.Configs = append(t.Configs, c)
+				}
+				continue
+			}
 			number, ids, _ := strings.Cut(arg, ":")
 			a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
 			a.Partition, a.Replicas = intArg(number), idsArg(ids)
 			t.ReplicaAssignment = append(t.ReplicaAssignment, a)
 		}
 		req.Topics = append(req.Topics, t)
-		resp, _ := call(w, (*Controller).CreateTopics, req)
-		return errorText(resp.Topics[0].ErrorCode, resp.Topics[0].ErrorMessage)
+		return req
 	case "delete": // delete t
 		req := kmsg.NewPtrDeleteTopicsRequest()
-		req.Version, req.TimeoutMillis = 6, 1000
+		req.Version, req.TimeoutMillis = 6, 10000
 		t := kmsg.NewDeleteTopicsRequestTopic()
 		t.Topic = &f[1]
 		req.Topics = append(req.Topics, t)
-		resp, _ := call(w, (*Controller).DeleteTopics, req)
-		return errorText(resp.Topics[0].ErrorCode, resp.Topics[0].ErrorMessage)
-	case "partitions": // partitions t 4
+		req.TopicNames = []string{f[1]}
+		return req
+	case "partitions": // partitions t 4 [1,2 2,3]
 		req := kmsg.NewPtrCreatePartitionsRequest()
-		req.Version, req.TimeoutMillis = 3, 1000
+		req.Version, req.TimeoutMillis = 3, 10000
 		t := kmsg.NewCreatePartitionsRequestTopic()
 		t.Topic, t.Count = f[1], intArg(f[2])
-		req.Topics = append(req.Topics, t)
-		resp, _ := call(w, (*Controller).CreatePartitions, req)
-		return errorText(resp.Topics[0].ErrorCode, resp.Topics[0].ErrorMessage)
-	case "shutdown": // shutdown 1: asks to leave
-		b := w.brokers[brokerArg(f[1])]
-		req := kmsg.NewPtrControlledShutdownRequest()
-		req.Version, req.BrokerID, req.BrokerEpoch = 3, int32(b.id), int64(b.epoch)
-		resp, _ := call(w, (*Controller).ControlledShutdown, req)
-		text := errorText(resp.ErrorCode, nil)
-		for _, p := range resp.PartitionsRemaining {
-			text += fmt.Sprintf("still leads %s-%d\n", p.Topic, p.Partition)
+		for _, arg := range f[3:] {
+			a := kmsg.NewCreatePartitionsRequestTopicAssignment()
+			a.Replicas = idsArg(arg)
+			t.Assignment = append(t.Assignment, a)
 		}
-		return text
+		req.Topics = append(req.Topics, t)
+		return req
 	case "elect": // elect preferred t-0
 		req := kmsg.NewPtrElectLeadersRequest()
-		req.Version, req.TimeoutMillis = 2, 1000
+		req.Version, req.TimeoutMillis = 2, 10000
 		if f[1] == "unclean" {
 			req.ElectionType = electionUnclean
 		}
-		tp := tpArg(f[2])
-		t := kmsg.NewElectLeadersRequestTopic()
-		t.Topic, t.Partitions = tp.Topic, []int32{tp.Partition}
-		req.Topics = append(req.Topics, t)
-		resp, _ := call(w, (*Controller).ElectLeaders, req)
-		p := resp.Topics[0].Partitions[0]
-		return errorText(p.ErrorCode, p.ErrorMessage)
+		for _, arg := range f[2:] {
+			tp := tpArg(arg)
+			t := kmsg.NewElectLeadersRequestTopic()
+			t.Topic, t.Partitions = tp.Topic, []int32{tp.Partition}
+			req.Topics = append(req.Topics, t)
+		}
+		return req
 	case "reassign": // reassign t-0 3,4 or reassign t-0 cancel
 		req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		req.TimeoutMillis = 10000
 		tp := tpArg(f[1])
 		t := kmsg.NewAlterPartitionAssignmentsRequestTopic()
 		t.Topic = tp.Topic
 		p := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
 		p.Partition = tp.Partition
-		if f[2] != "cancel" {
+		switch f[2] {
+		case "cancel":
+		case "empty":
+			p.Replicas = []int32{}
+		default:
 			p.Replicas = idsArg(f[2])
 		}
 		t.Partitions = append(t.Partitions, p)
 		req.Topics = append(req.Topics, t)
-		resp, _ := call(w, (*Controller).AlterPartitionAssignments, req)
-		rp := resp.Topics[0].Partitions[0]
-		return errorText(rp.ErrorCode, rp.ErrorMessage)
+		return req
 	case "list-reassignments":
-		resp, _ := call(w, (*Controller).ListPartitionReassignments, kmsg.NewPtrListPartitionReassignmentsRequest())
-		var text string
+		req := kmsg.NewPtrListPartitionReassignmentsRequest()
+		req.TimeoutMillis = 10000
+		return req
+	}
+	return nil
+}
+
+func answerText(resp kmsg.Response) string {
+	var text strings.Builder
+	switch resp := resp.(type) {
+	case *kmsg.CreateTopicsResponse:
+		for _, t := range resp.Topics {
+			text.WriteString(errorText(t.ErrorCode, t.ErrorMessage))
+		}
+	case *kmsg.DeleteTopicsResponse:
+		for _, t := range resp.Topics {
+			text.WriteString(errorText(t.ErrorCode, t.ErrorMessage))
+		}
+	case *kmsg.CreatePartitionsResponse:
+		for _, t := range resp.Topics {
+			text.WriteString(errorText(t.ErrorCode, t.ErrorMessage))
+		}
+	case *kmsg.ElectLeadersResponse:
 		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
-				text += fmt.Sprintf("%s-%d replicas=%v adding=%v removing=%v\n", t.Topic, p.Partition, p.Replicas, p.AddingReplicas, p.RemovingReplicas)
+				text.WriteString(errorText(p.ErrorCode, p.ErrorMessage))
 			}
 		}
-		return text
+	case *kmsg.AlterPartitionAssignmentsResponse:
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				text.WriteString(errorText(p.ErrorCode, p.ErrorMessage))
+			}
+		}
+	case *kmsg.ListPartitionReassignmentsResponse:
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				fmt.Fprintf(&text, "%s-%d replicas=%v adding=%v removing=%v\n", t.Topic, p.Partition, p.Replicas, p.AddingReplicas, p.RemovingReplicas)
+			}
+		}
 	}
-	s.w.t.Fatalf("unknown command %q", f[0])
-	return ""
+	return text.String()
 }
 
 func (w *world) requestsOf(id cluster.BrokerID) string {
