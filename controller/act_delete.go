@@ -133,9 +133,7 @@ func (r *reign) startDeletions(topics []*topic) {
 	for _, t := range topics {
 		t.deletion.started = true
 		for p := range t.each() {
-			if p.known {
-				r.out.addUpdate(p)
-			}
+			r.out.addUpdate(p)
 			for i := range p.replicas {
 				rep := &p.replicas[i]
 				switch {

@@ -266,12 +266,9 @@ func (r *reign) watchTopic(name string) func() {
 // announceEverything tells every broker of all it hosts, and of all metadata.
 func (r *reign) announceEverything() {
 	for p := range r.m.eachPartition() {
-		if !p.known {
-			continue
-		}
 		r.out.addUpdate(p)
-		if p.topic.deleting() && !p.topic.reassigning() {
-			continue // its replicas are about to be deleted, or are already
+		if !p.known || p.topic.deleting() && !p.topic.reassigning() {
+			continue // new, or its replicas are about to be deleted, or are already
 		}
 		for i := range p.replicas {
 			if rep := &p.replicas[i]; r.m.reachable(rep) {

@@ -192,6 +192,7 @@ func (r *reign) finishReassignments(ps []*partition) error {
 	if err := r.stopRemoved(removed); err != nil {
 		return err
 	}
+	r.flush() // the leavers are told before nothing names them any more; as in Kafka their answers are not waited for
 	if err := r.writeAssignments(final); err != nil {
 		return err
 	}

@@ -138,8 +138,7 @@ func leaderAndISRPartition(p *partition, isNew bool) kmsg.LeaderAndISRRequestTop
 }
 
 func (b *batch) appendUpdates(out []outgoing, m *model, self cluster.BrokerID) []outgoing {
-	known := func(p *partition) bool { return p.known }
-	common := sortedKeys(b.update, known)
+	common := sortedKeys(b.update, func(p *partition) bool { return p.known || p.topic.deleting() })
 	shared := updateBodies(m, self, common)
 	if len(shared) == 0 && b.updateAll {
 		shared = []*updateBody{newUpdateBody(m, self, nil)}

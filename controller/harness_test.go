@@ -32,9 +32,11 @@ type world struct {
 	snapshot *config.Snapshot
 	mu       sync.Mutex // guards brokers and what they hold; never held while a controller is called
 	brokers  map[cluster.BrokerID]*fakeBroker
+	members  map[cluster.BrokerID]bool // that never stand for controller
 	seed     uint64
 	logger   zerolog.Logger
-	slow     time.Duration // of each answer
+	slow     time.Duration       // of each answer
+	opened   func(b *fakeBroker) // hears of new sessions; may be nil
 }
 
 // fakeBroker answers the controller as a broker does, and keeps what a broker keeps.
@@ -42,6 +44,7 @@ type fakeBroker struct {
 	w           *world
 	id          cluster.BrokerID
 	rack        string
+	member      bool // never stands for controller
 	up          bool
 	incarnation int
 	session     *zktest.FakeSession
@@ -100,7 +103,7 @@ func (w *world) start(id cluster.BrokerID, rack string) *fakeBroker {
 	w.mu.Lock()
 	b := w.brokers[id]
 	if b == nil {
-		b = &fakeBroker{w: w, id: id, rack: rack, disk: map[cluster.TopicPartition]bool{}, failedDir: map[cluster.TopicPartition]bool{}}
+		b = &fakeBroker{w: w, id: id, rack: rack, member: w.members[id], disk: map[cluster.TopicPartition]bool{}, failedDir: map[cluster.TopicPartition]bool{}}
 		w.brokers[id] = b
 	}
 	b.up = true
@@ -117,7 +120,7 @@ func (w *world) start(id cluster.BrokerID, rack string) *fakeBroker {
 		BrokerID: id,
 		Config:   func() *config.Snapshot { return w.snapshot },
 		Logger:   w.logger,
-		Eligible: true,
+		Eligible: !b.member,
 		Dial:     w.dial,
 		Rand:     rand.New(rand.NewPCG(seed, 1)),
 	})
@@ -137,6 +140,9 @@ func (w *world) open(b *fakeBroker) {
 	w.mu.Lock()
 	b.session, b.epoch = s, epoch
 	w.mu.Unlock()
+	if w.opened != nil {
+		w.opened(b)
+	}
 	b.ctrl.SessionEstablished(s, epoch)
 }
 

@@ -89,6 +89,12 @@ func (s *story) do(f []string) string {
 			synctest.Wait()
 		}
 		return ""
+	case "members": // members 3: brokers that follow only, when they start
+		w.members = map[cluster.BrokerID]bool{}
+		for _, arg := range f[1:] {
+			w.members[brokerArg(arg)] = true
+		}
+		return ""
 	case "kill": // kill 1: the process and its session end
 		w.kill(brokerArg(f[1]))
 		return ""

@@ -69,7 +69,7 @@ func updatePartition(m *model, p *partition) kmsg.UpdateMetadataRequestTopicPart
 	s.ControllerEpoch = int32(p.state.ControllerEpoch)
 	s.ISR, s.Replicas, s.OfflineReplicas = int32s(p.state.ISR), int32s(p.ids()), int32s(m.offlineIDs(p))
 	if p.topic.deleting() {
-		s.Leader = int32(cluster.DeletedLeaderEpoch)
+		s.Leader, s.ControllerEpoch = int32(cluster.DeletedLeaderEpoch), int32(m.epoch)
 		return s
 	}
 	s.Leader, s.LeaderEpoch, s.ZKVersion = int32(p.state.Leader), int32(p.state.LeaderEpoch), int32(p.version)
