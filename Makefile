@@ -1,0 +1,76 @@
+# Ottla: build, run, test. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO         ?= go
+BIN        := bin/ottla
+DIR        ?= .ottla
+BROKERS    ?= 3
+ZOOKEEPERS ?= 3
+PORT       ?= 9092
+FUZZTIME   ?= 30s
+BENCHTIME  ?= 1s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+SOURCES := $(shell find cmd broker controller groupcoord txncoord zkcoord logstore config security internal -name '*.go' 2>/dev/null) go.mod go.sum
+
+##@ Run
+.PHONY: help build up down status demo
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z_-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(BIN) ## Build bin/ottla
+$(BIN): $(SOURCES)
+	@command -v $(GO) >/dev/null || { echo "Go 1.26 or newer is needed to build Ottla: install it and put 'go' on the PATH" >&2; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/ottla
+
+up: build ## Start a local cluster (3 ZooKeeper servers, 3 brokers) and send the Go source tree through it
+	@scripts/setup zookeeper kcat
+	@$(BIN) up --dir $(DIR) --brokers $(BROKERS) --zookeepers $(ZOOKEEPERS) --port $(PORT)
+	@$(BIN) demo --dir $(DIR)
+
+down: build ## Stop the local cluster; its data stays in .ottla
+	@$(BIN) down --dir $(DIR)
+
+status: build ## Show brokers, controller, topics and processes of the local cluster
+	@$(BIN) status --dir $(DIR)
+
+demo: build ## Send the Go source tree through the running cluster again and compare it byte for byte
+	@$(BIN) demo --dir $(DIR)
+
+##@ Test
+.PHONY: setup test test-short test-race test-long lint bench fuzz
+setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat)
+	@scripts/setup zookeeper kcat
+
+test: setup build ## Every test that this machine can run, integration tests in their short form
+	$(GO) vet ./...
+	$(GO) test -timeout 18m ./...
+
+test-short: build ## Only what needs no processes and no sockets
+	$(GO) test -short -timeout 5m ./...
+
+test-race: setup build ## Unit tests under the race detector, with the invariant checks on
+	$(GO) test -race -timeout 30m $$($(GO) list ./... | grep -v '/integration')
+
+test-long: setup build ## The integration tests in their long form: whole corpus, 100 kills, 10,000 connections
+	OTTLA_LONG=1 $(GO) test -count=1 -v -timeout 90m ./integration/...
+
+lint: ## gofmt, go vet and staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+bench: ## Benchmarks of the hot paths, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+fuzz: ## Each fuzz target for FUZZTIME (default 30s)
+	@scripts/fuzz $(FUZZTIME)
+
+##@ Tidy
+.PHONY: clean
+clean: ## Stop the local cluster and delete its data and the binaries
+	@[ ! -x $(BIN) ] || [ ! -d $(DIR) ] || $(BIN) down --dir $(DIR) || true
+	rm -rf bin $(DIR) integration/logs
