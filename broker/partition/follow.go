@@ -28,6 +28,9 @@ var ErrCommittedCut = errors.New("the leader asks to cut committed records, and 
 // ErrStale means that the answer belongs to an earlier role or epoch of the partition, or to an earlier log end.
 var ErrStale = errors.New("the answer does not belong to the partition's current epoch and position")
 
+// errNothingUsable: the answer's first batch is of a newer epoch than the request's, or cut off.
+var errNothingUsable = errors.New("no whole batch of the request's epoch in the answer")
+
 // FollowPosition returns where replication goes on. ok is false unless the partition follows a leader and its log is usable.
 func (p *Partition) FollowPosition() (pos FollowPosition, ok bool) {
 	v := p.view.Load()
@@ -75,7 +78,11 @@ func (p *Partition) apply(f Fetched) (*logstore.Log, error) {
 	}
 	log := p.mu.log
 	if len(f.Records) > 0 {
-		if _, err := log.AppendAsFollower(f.Records, f.LeaderEpoch); err != nil {
+		info, err := log.AppendAsFollower(f.Records, f.LeaderEpoch)
+		if err == nil && info.FirstOffset < 0 {
+			err = errNothingUsable
+		}
+		if err != nil {
 			p.mu.Unlock()
 			return nil, fmt.Errorf("append to %s: %w", p.id, err)
 		}
