@@ -152,9 +152,11 @@ func (f *fetcher) runLoop() {
 func (f *fetcher) takeNews() bool {
 	f.mu.Lock()
 	all := f.mu.news
-	if len(all) > 0 {
-		f.mu.news = map[*partition.Partition]news{}
+	if len(all) == 0 {
+		f.mu.Unlock()
+		return false
 	}
+	f.mu.news = map[*partition.Partition]news{}
 	f.mu.Unlock()
 	for p, n := range all {
 		if old := f.items[p]; old != nil {
@@ -169,7 +171,7 @@ func (f *fetcher) takeNews() bool {
 		f.items[p] = it
 		f.markDue(it)
 	}
-	return len(all) > 0
+	return true
 }
 
 func (f *fetcher) markDue(it *item) {
