@@ -338,18 +338,40 @@ func (b *Broker) leaveCluster(ctx context.Context) {
 func (b *Broker) controlledShutdown(ctx context.Context) {
 	s := b.config.Load()
 	for try := range config.ControlledShutdownMaxRetries.Of(s) + 1 {
-		if try > 0 && sleep(ctx, config.ControlledShutdownRetryBackoffMs.Of(s)) != nil {
-			return
+		if try > 0 {
+			b.awaitSuccessor(ctx, config.ControlledShutdownRetryBackoffMs.Of(s))
 		}
 		left, err := b.askToLeave(ctx)
 		switch {
 		case err == nil && left == 0:
 			b.log.Info().Msg("controlled shutdown: no leader is left here")
 			return
+		case err == nil && !b.othersAlive():
+			b.log.Info().Int("partitions", left).Msg("controlled shutdown: no other broker is there to lead")
+			return
 		case err == nil:
 			b.log.Warn().Int("partitions", left).Msg("controlled shutdown: some leaders could not be moved")
 		default:
 			b.log.Warn().Err(err).Msg("controlled shutdown was not answered")
+		}
+	}
+}
+
+// othersAlive reports whether any other broker is registered.
+func (b *Broker) othersAlive() bool {
+	m := b.metadata.load()
+	return len(m.brokers) > 1 || len(m.brokers) == 1 && !m.alive(b.id)
+}
+
+// awaitSuccessor waits before the next attempt, not longer than until the last other broker has gone.
+func (b *Broker) awaitSuccessor(ctx context.Context, pause time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	for b.othersAlive() {
+		select {
+		case <-b.controllerLink.changed():
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,9 @@ func sourceTree(given string) (string, error) {
 	return filepath.Join(root, "src"), nil
 }
 
+// demoBatchMax admits the longest line of the tree, which has more than a megabyte (time/tzdata).
+const demoBatchMax = 2 << 20
+
 // freshTopic makes the topic anew, so that only this run's records are in it.
 func freshTopic(c *cli.Context, adm *kadm.Client, topic string) error {
 	deadline := time.Now().Add(c.Duration("timeout"))
@@ -86,7 +90,8 @@ func freshTopic(c *cli.Context, adm *kadm.Client, topic string) error {
 		return fmt.Errorf("delete topic %s: %s", topic, cause(err))
 	}
 	for {
-		_, err := adm.CreateTopic(c.Context, int32(c.Int("partitions")), -1, nil, topic)
+		largest := strconv.Itoa(demoBatchMax)
+		_, err := adm.CreateTopic(c.Context, int32(c.Int("partitions")), -1, map[string]*string{"max.message.bytes": &largest}, topic)
 		if err == nil {
 			return nil
 		}
@@ -163,7 +168,7 @@ func (d *demonstration) options() ([]kgo.Opt, error) {
 	}
 	return []kgo.Opt{
 		kgo.DefaultProduceTopic(d.topic), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(5 * time.Millisecond),
-		kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1 << 20), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(demoBatchMax - 1024), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 	}, nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/urfave/cli/v2"
+
+	"ottla/internal/cluster"
 )
 
 func topicsCommand() *cli.Command {
@@ -105,7 +107,7 @@ func createTopics(c *cli.Context) error {
 		case c.Bool("dry-run"):
 			fmt.Fprintf(c.App.Writer, "%s could be created: %d partitions, %d replicas\n", t.Topic, t.NumPartitions, t.ReplicationFactor)
 		default:
-			fmt.Fprintf(c.App.Writer, "%s created: %d partitions, %d replicas, id %s\n", t.Topic, t.NumPartitions, t.ReplicationFactor, t.ID)
+			fmt.Fprintf(c.App.Writer, "%s created: %d partitions, %d replicas, id %s\n", t.Topic, t.NumPartitions, t.ReplicationFactor, cluster.TopicID(t.ID))
 		}
 	}
 	return nil
@@ -131,7 +133,7 @@ func listTopics(c *cli.Context) error {
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TOPIC\tPARTITIONS\tREPLICAS\tID")
 	for _, t := range topics.Sorted() {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", t.Topic, len(t.Partitions), t.Partitions.NumReplicas(), t.ID)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", t.Topic, len(t.Partitions), t.Partitions.NumReplicas(), cluster.TopicID(t.ID))
 	}
 	return w.Flush()
 }
@@ -200,7 +202,7 @@ func describeTopics(c *cli.Context) error {
 }
 
 func reportTopic(t kadm.TopicDetail, starts, ends kadm.ListedOffsets, settings kadm.ResourceConfigs) topicReport {
-	r := topicReport{Name: t.Topic, ID: t.ID.String(), Settings: map[string]string{}}
+	r := topicReport{Name: t.Topic, ID: cluster.TopicID(t.ID).String(), Settings: map[string]string{}}
 	for _, s := range settings {
 		if s.Name != t.Topic {
 			continue
