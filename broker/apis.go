@@ -46,7 +46,12 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 0, (*Broker).handleAlterReassignments),
 		on(b, 0, 0, (*Broker).handleListReassignments),
 		on(b, 0, 4, (*Broker).handleDescribeConfigs),
+		on(b, 0, 2, (*Broker).handleAlterConfigs),
+		on(b, 0, 1, (*Broker).handleIncrementalAlterConfigs),
 		on(b, 0, 1, (*Broker).handleDescribeCluster),
+		on(b, 0, 4, (*Broker).handleDescribeLogDirs),
+		on(b, 0, 2, (*Broker).handleDeleteRecords),
+		on(b, 0, 0, (*Broker).handleDescribeProducers),
 		on(b, 0, 5, (*Broker).handleInitProducerID),
 	)
 }

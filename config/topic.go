@@ -144,3 +144,11 @@ func wanted(err error) string {
 	}
 	return err.Error()
 }
+
+// Value returns a key's text; "" for a key that is not known.
+func (t *Topic) Value(name string) string {
+	if i := topicByName[name]; i != nil {
+		return t.values[i.index].text
+	}
+	return ""
+}

@@ -1,0 +1,238 @@
+package broker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+	"ottla/config"
+	"ottla/zkcoord"
+)
+
+// AlterConfigs v0–2 replaces a resource's whole set of settings, IncrementalAlterConfigs v0–1 changes single ones (KIP-339).
+//   - Topics and the cluster's default from any broker; a broker's own only on that broker.
+//   - The settings are written to /config, then a notification tells all brokers to read them again; this one hears of it the
+//     same way.
+//   - A resource or a key named twice: INVALID_REQUEST. An unknown key or a value that is not allowed: INVALID_CONFIG.
+
+// change is one setting in a request.
+type change struct {
+	name  string
+	op    kmsg.IncrementalAlterConfigOp
+	value *string
+}
+
+func (b *Broker) handleAlterConfigs(r *wire.Request, req *kmsg.AlterConfigsRequest) kmsg.Response {
+	b.tasks.run(func() {
+		resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
+		seen := map[resourceName]int{}
+		for _, res := range req.Resources {
+			seen[resourceName{res.ResourceType, res.ResourceName}]++
+		}
+		for _, res := range req.Resources {
+			changes := make([]change, len(res.Configs))
+			for i, c := range res.Configs {
+				changes[i] = change{c.Name, kmsg.IncrementalAlterConfigOpSet, c.Value}
+			}
+			name := resourceName{res.ResourceType, res.ResourceName}
+			err := b.alterResource(r, name, seen[name] > 1, changes, true, req.ValidateOnly)
+			out := kmsg.NewAlterConfigsResponseResource()
+			out.ResourceType, out.ResourceName = res.ResourceType, res.ResourceName
+			out.ErrorCode, out.ErrorMessage = b.codeAndMessage(err)
+			resp.Resources = append(resp.Resources, out)
+		}
+		r.Respond(resp)
+	})
+	return nil
+}
+
+func (b *Broker) handleIncrementalAlterConfigs(r *wire.Request, req *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
+	b.tasks.run(func() {
+		resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
+		seen := map[resourceName]int{}
+		for _, res := range req.Resources {
+			seen[resourceName{res.ResourceType, res.ResourceName}]++
+		}
+		for _, res := range req.Resources {
+			changes := make([]change, len(res.Configs))
+			for i, c := range res.Configs {
+				changes[i] = change{c.Name, c.Op, c.Value}
+			}
+			name := resourceName{res.ResourceType, res.ResourceName}
+			err := b.alterResource(r, name, seen[name] > 1, changes, false, req.ValidateOnly)
+			out := kmsg.NewIncrementalAlterConfigsResponseResource()
+			out.ResourceType, out.ResourceName = res.ResourceType, res.ResourceName
+			out.ErrorCode, out.ErrorMessage = b.codeAndMessage(err)
+			resp.Resources = append(resp.Resources, out)
+		}
+		r.Respond(resp)
+	})
+	return nil
+}
+
+type resourceName struct {
+	kind kmsg.ConfigResourceType
+	name string
+}
+
+func (b *Broker) codeAndMessage(err error) (int16, *string) {
+	if err == nil {
+		return 0, nil
+	}
+	message := errorMessage(err)
+	return b.errorCode(err), &message
+}
+
+// alterResource changes one resource. With replace, what is not named goes back to its default.
+func (b *Broker) alterResource(r *wire.Request, res resourceName, twice bool, changes []change, replace, validateOnly bool) error {
+	if twice {
+		return withMessage(kerr.InvalidRequest, "Each resource must appear at most once.")
+	}
+	if err := checkChanges(changes); err != nil {
+		return err
+	}
+	switch res.kind {
+	case kmsg.ConfigResourceTypeTopic:
+		if !b.allowed(r, opAlterConfigs, topicResource(res.name)) {
+			return kerr.TopicAuthorizationFailed
+		}
+		return b.alterTopic(res.name, changes, replace, validateOnly)
+	case kmsg.ConfigResourceTypeBroker:
+		if !b.allowed(r, opAlterConfigs, clusterResource) {
+			return kerr.ClusterAuthorizationFailed
+		}
+		if res.name != "" {
+			if err := b.isThisBroker(res.name); err != nil {
+				return err
+			}
+		}
+		return b.alterBroker(res.name, changes, replace, validateOnly)
+	}
+	return withMessage(kerr.InvalidRequest, fmt.Sprintf("AlterConfigs is only supported for topics and brokers, but resource type is %v", res.kind))
+}
+
+func checkChanges(changes []change) error {
+	seen := map[string]bool{}
+	for _, c := range changes {
+		if seen[c.name] {
+			return withMessage(kerr.InvalidRequest, "Error due to duplicate config keys : "+c.name)
+		}
+		seen[c.name] = true
+		if c.value == nil && c.op != kmsg.IncrementalAlterConfigOpDelete {
+			return withMessage(kerr.InvalidRequest, "Null value not supported for : "+c.name)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) alterTopic(topic string, changes []change, replace, validateOnly bool) error {
+	if b.metadata.load().topics[topic] == nil {
+		return withMessage(kerr.UnknownTopicOrPartition, "The topic '"+topic+"' does not exist.")
+	}
+	s := b.zk.Session()
+	current, err := zkcoord.ReadConfig(s, zkcoord.EntityTopics, topic)
+	if err != nil {
+		return err
+	}
+	snapshot := b.config.Load()
+	next, err := applyChanges(current, changes, replace, func(name string) (effective string, list bool) {
+		i, known := config.LookupTopic(name)
+		if !known {
+			return "", false
+		}
+		t, err := config.ResolveTopic(snapshot, current)
+		if err != nil {
+			return "", false
+		}
+		return t.Value(name), i.Type == config.List
+	})
+	if err != nil {
+		return err
+	}
+	if err := config.ValidateTopic(snapshot, next); err != nil {
+		return withMessage(kerr.InvalidConfig, err.Error())
+	}
+	if validateOnly {
+		return nil
+	}
+	return zkcoord.WriteConfig(s, zkcoord.EntityTopics, topic, next)
+}
+
+func (b *Broker) alterBroker(name string, changes []change, replace, validateOnly bool) error {
+	entity, forAll := name, name == ""
+	if forAll {
+		entity = zkcoord.DefaultEntity
+	}
+	s := b.zk.Session()
+	current, err := zkcoord.ReadConfig(s, zkcoord.EntityBrokers, entity)
+	if err != nil {
+		return err
+	}
+	snapshot := b.config.Load()
+	next, err := applyChanges(current, changes, replace, func(name string) (string, bool) {
+		i, known := config.Lookup(name)
+		text, _, _ := snapshot.Value(name)
+		return text, known && (i.Type == config.List || name == "log.cleanup.policy")
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if text, set := next[c.name]; set {
+			if err := config.CheckDynamic(c.name, text, forAll); err != nil {
+				return withMessage(kerr.InvalidRequest, err.Error())
+			}
+		}
+	}
+	if validateOnly {
+		return nil
+	}
+	return zkcoord.WriteConfig(s, zkcoord.EntityBrokers, entity, next)
+}
+
+// applyChanges is the set of settings after a request. look tells a key's effective value and whether it is a list.
+func applyChanges(current map[string]string, changes []change, replace bool, look func(string) (string, bool)) (map[string]string, error) {
+	next := maps.Clone(current)
+	if next == nil || replace {
+		next = map[string]string{}
+	}
+	for _, c := range changes {
+		switch c.op {
+		case kmsg.IncrementalAlterConfigOpSet:
+			next[c.name] = *c.value
+		case kmsg.IncrementalAlterConfigOpDelete:
+			delete(next, c.name)
+		case kmsg.IncrementalAlterConfigOpAppend, kmsg.IncrementalAlterConfigOpSubtract:
+			effective, list := look(c.name)
+			if !list {
+				return nil, withMessage(kerr.InvalidRequest, "Config value append or subtract is not allowed for config key: "+c.name)
+			}
+			next[c.name] = changeList(effective, *c.value, c.op == kmsg.IncrementalAlterConfigOpAppend)
+		default:
+			return nil, withMessage(kerr.InvalidRequest, fmt.Sprintf("Unknown operation %d on config key: %s", c.op, c.name))
+		}
+	}
+	return next, nil
+}
+
+func changeList(have, change string, appending bool) string {
+	split := func(s string) []string {
+		return slices.DeleteFunc(strings.Split(s, ","), func(e string) bool { return strings.TrimSpace(e) == "" })
+	}
+	list := split(have)
+	for _, e := range split(change) {
+		at := slices.Index(list, e)
+		switch {
+		case appending && at < 0:
+			list = append(list, e)
+		case !appending && at >= 0:
+			list = slices.Delete(list, at, at+1)
+		}
+	}
+	return strings.Join(list, ",")
+}

@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/partition"
+	"ottla/broker/wire"
+	"ottla/config"
+	"ottla/logstore"
+)
+
+// DeleteRecords v0–2 raises the log start offset (KIP-107): -1 stands for the high watermark. It answers when every live replica
+// has followed, or the time is over. Not for internal topics, nor for topics that are only compacted.
+
+func (b *Broker) handleDeleteRecords(r *wire.Request, req *kmsg.DeleteRecordsRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
+	var pending atomic.Int32
+	pending.Store(1)
+	finish := func() {
+		if pending.Add(-1) == 0 {
+			r.Respond(resp)
+		}
+	}
+	for _, t := range req.Topics {
+		rt := kmsg.NewDeleteRecordsResponseTopic()
+		rt.Topic = t.Topic
+		rt.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(t.Partitions))
+		resp.Topics = append(resp.Topics, rt)
+		topicErr := b.mayDeleteRecords(r, t.Topic)
+		for i, p := range t.Partitions {
+			out := &rt.Partitions[i]
+			*out = kmsg.NewDeleteRecordsResponseTopicPartition()
+			out.Partition, out.LowWatermark = p.Partition, -1
+			part, err := (*partition.Partition)(nil), topicErr
+			if err == nil {
+				part, err = b.partitionFor(t.Topic, p.Partition)
+			}
+			if err != nil {
+				out.ErrorCode = b.errorCode(err)
+				continue
+			}
+			pending.Add(1)
+			part.DeleteRecords(p.Offset, time.Duration(req.TimeoutMillis)*time.Millisecond, func(low int64, err error) {
+				out.ErrorCode = b.errorCode(err)
+				if err == nil {
+					out.LowWatermark = low
+				}
+				finish()
+			})
+		}
+	}
+	finish()
+	return nil
+}
+
+func (b *Broker) mayDeleteRecords(r *wire.Request, topic string) error {
+	switch {
+	case !b.allowed(r, opDelete, topicResource(topic)):
+		return kerr.TopicAuthorizationFailed
+	case internalTopic(topic):
+		return kerr.InvalidTopicException
+	case !slices.Contains(config.TopicCleanupPolicy.Of(b.topicConfigs.orDefault(topic)), "delete"):
+		return kerr.PolicyViolation
+	}
+	return nil
+}
+
+// DescribeLogDirs v0–4: sizes and lags of this broker's replicas, per directory (KIP-113). Version 3 adds an error for the whole,
+// 4 the size of the volumes (KIP-827).
+
+func (b *Broker) handleDescribeLogDirs(r *wire.Request, req *kmsg.DescribeLogDirsRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
+	if !b.allowed(r, opDescribe, clusterResource) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	wanted := func(string, int32) bool { return true }
+	if req.Topics != nil {
+		asked := map[string][]int32{}
+		for _, t := range req.Topics {
+			asked[t.Topic] = append(asked[t.Topic], t.Partitions...)
+		}
+		wanted = func(topic string, p int32) bool { return slices.Contains(asked[topic], p) }
+	}
+	for _, dir := range b.logs.Dirs() {
+		resp.Dirs = append(resp.Dirs, b.describeDir(dir, wanted))
+	}
+	return resp
+}
+
+func (b *Broker) describeDir(dir logstore.DirInfo, wanted func(string, int32) bool) kmsg.DescribeLogDirsResponseDir {
+	out := kmsg.NewDescribeLogDirsResponseDir()
+	out.Dir, out.TotalBytes, out.UsableBytes = dir.Path, -1, -1
+	if dir.Err != nil {
+		out.ErrorCode = kerr.KafkaStorageError.Code
+		return out
+	}
+	out.TotalBytes, out.UsableBytes = volumeSize(dir.Path)
+	at := map[string]int{}
+	for _, p := range b.partitions.All() {
+		tp, log := p.TopicPartition(), p.Log()
+		if log == nil || !wanted(tp.Topic, tp.Partition) || !inDir(log.Dir(), dir.Path) {
+			continue
+		}
+		i, ok := at[tp.Topic]
+		if !ok {
+			i = len(out.Topics)
+			at[tp.Topic] = i
+			t := kmsg.NewDescribeLogDirsResponseDirTopic()
+			t.Topic = tp.Topic
+			out.Topics = append(out.Topics, t)
+		}
+		dp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		dp.Partition, dp.Size = tp.Partition, log.Size()
+		dp.OffsetLag = max(0, log.HighWatermark()-log.LogEndOffset())
+		out.Topics[i].Partitions = append(out.Topics[i].Partitions, dp)
+	}
+	return out
+}
+
+// DescribeProducers v0: the idempotent producers that a partition remembers (KIP-664).
+
+func (b *Broker) handleDescribeProducers(r *wire.Request, req *kmsg.DescribeProducersRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
+	for _, t := range req.Topics {
+		rt := kmsg.NewDescribeProducersResponseTopic()
+		rt.Topic = t.Topic
+		for _, number := range t.Partitions {
+			rp := kmsg.NewDescribeProducersResponseTopicPartition()
+			rp.Partition = number
+			rp.ErrorCode, rp.ErrorMessage = b.codeAndMessage(b.describeProducers(r, t.Topic, number, &rp))
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
+
+func (b *Broker) describeProducers(r *wire.Request, topic string, number int32, out *kmsg.DescribeProducersResponseTopicPartition) error {
+	if !b.allowed(r, opRead, topicResource(topic)) {
+		return kerr.TopicAuthorizationFailed
+	}
+	p, err := b.partitionFor(topic, number)
+	if err != nil {
+		return err
+	}
+	if _, leads := p.IsLeader(); !leads {
+		return kerr.NotLeaderForPartition
+	}
+	for _, info := range p.Log().ActiveProducers() {
+		a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+		a.ProducerID, a.ProducerEpoch, a.LastSequence = info.ProducerID, int32(info.ProducerEpoch), info.LastSequence
+		a.LastTimestamp, a.CoordinatorEpoch, a.CurrentTxnStartOffset = info.LastTimestamp, info.CoordinatorEpoch, info.CurrentTxnStartOffset
+		out.ActiveProducers = append(out.ActiveProducers, a)
+	}
+	return nil
+}
