@@ -256,11 +256,13 @@ func (r *reign) watchTopic(name string) func() {
 		r.mu.Unlock()
 		r.post("partitionModifications", "partitionModifications", r.onTopicsModified)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		return cancel
+	case !over(err): // the read that follows fails, too
 		r.log.Warn().Err(err).Str("topic", name).Msg("could not watch the topic")
-		return nil
 	}
-	return cancel
+	return nil
 }
 
 // announceEverything tells every broker of all it hosts, and of all metadata.

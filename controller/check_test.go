@@ -74,8 +74,9 @@ func (o *watcher) step(w *world) error {
 	return nil
 }
 
-// converged says what is not as it should be once everything is up and has had time.
-func (w *world) converged() error {
+// converged says what is not as it should be once everything is up and has had time. Strays are replicas on disks that no assignment
+// names: the order to delete them is not repeated by a later controller, nor once their broker is back (as in Kafka).
+func (w *world) converged(strays bool) error {
 	states, topics := w.states()
 	active := 0
 	w.mu.Lock()
@@ -114,7 +115,7 @@ func (w *world) converged() error {
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.brokers)) {
-		if err := w.brokers[id].agrees(states, topics); err != nil {
+		if err := w.brokers[id].agrees(states, topics, strays); err != nil {
 			return fmt.Errorf("broker %d: %w", id, err)
 		}
 	}
@@ -122,7 +123,7 @@ func (w *world) converged() error {
 }
 
 // agrees compares what a broker was told with ZooKeeper.
-func (b *fakeBroker) agrees(states map[cluster.TopicPartition]zkcoord.StateAndVersion, topics map[string]zkcoord.TopicNode) error {
+func (b *fakeBroker) agrees(states map[cluster.TopicPartition]zkcoord.StateAndVersion, topics map[string]zkcoord.TopicNode, strays bool) error {
 	for tp, st := range states {
 		replicas := topics[tp.Topic].Partitions[tp.Partition]
 		md, told := b.metadata[tp]
@@ -144,7 +145,7 @@ func (b *fakeBroker) agrees(states map[cluster.TopicPartition]zkcoord.StateAndVe
 		}
 	}
 	for tp := range b.disk {
-		if !slices.Contains(topics[tp.Topic].Partitions[tp.Partition], b.id) {
+		if !strays && !slices.Contains(topics[tp.Topic].Partitions[tp.Partition], b.id) {
 			return fmt.Errorf("%s: still on disk", tp)
 		}
 	}

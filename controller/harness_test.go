@@ -26,7 +26,7 @@ import (
 
 // world is a cluster of fake brokers over a ZooKeeper in memory. Each broker has a real Controller.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	tree     *zktest.Tree
 	admin    *zktest.FakeSession // the test's own eyes
 	snapshot *config.Snapshot
@@ -36,6 +36,7 @@ type world struct {
 	seed     uint64
 	logger   zerolog.Logger
 	slow     time.Duration       // of each answer
+	quiet    bool                // keeps no log
 	opened   func(b *fakeBroker) // hears of new sessions; may be nil
 }
 
@@ -70,7 +71,7 @@ type fakeReplica struct {
 	topicID        cluster.TopicID
 }
 
-func newWorld(t *testing.T, keys map[string]string) *world {
+func newWorld(t testing.TB, keys map[string]string) *world {
 	if keys == nil {
 		keys = map[string]string{}
 	}
@@ -225,7 +226,7 @@ func (c *fakeConn) RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Respon
 }
 
 // recode sends a request over the wire.
-func recode[R kmsg.Request](t *testing.T, req kmsg.Request, into R) R {
+func recode[R kmsg.Request](t testing.TB, req kmsg.Request, into R) R {
 	into.SetVersion(req.GetVersion())
 	if err := into.ReadFrom(req.AppendTo(nil)); err != nil {
 		t.Errorf("decode %T: %v", req, err)
@@ -463,7 +464,7 @@ func (w *world) states() (map[cluster.TopicPartition]zkcoord.StateAndVersion, ma
 
 func (w *world) dump() string { return dumpTree(w.t, w.admin) }
 
-func readTree(t *testing.T, s zkcoord.Session) (map[cluster.TopicPartition]zkcoord.StateAndVersion, map[string]zkcoord.TopicNode) {
+func readTree(t testing.TB, s zkcoord.Session) (map[cluster.TopicPartition]zkcoord.StateAndVersion, map[string]zkcoord.TopicNode) {
 	topics, err := zkcoord.Topics(s)
 	require.NoError(t, err)
 	var tps []cluster.TopicPartition
@@ -478,7 +479,7 @@ func readTree(t *testing.T, s zkcoord.Session) (map[cluster.TopicPartition]zkcoo
 }
 
 // dumpTree prints topics, states and what waits below /admin.
-func dumpTree(t *testing.T, s zkcoord.Session) string {
+func dumpTree(t testing.TB, s zkcoord.Session) string {
 	states, topics := readTree(t, s)
 	var sb strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(topics)) {

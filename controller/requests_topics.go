@@ -56,9 +56,7 @@ func (c *Controller) CreateTopics(req *kmsg.CreateTopicsRequest, done func(*kmsg
 		c.await(req.TimeoutMillis, func(m Metadata) bool { return allLed(m, created) }, func(visible bool) {
 			if !visible {
 				for i := range resp.Topics {
-					if n, isNew := created[resp.Topics[i].Topic]; isNew && resp.Topics[i].ErrorCode == 0 {
-						timedOutTopic(&resp.Topics[i], n)
-					}
+					timedOut(&resp.Topics[i])
 				}
 			}
 			done(resp)
@@ -75,8 +73,13 @@ func (c *Controller) CreateTopics(req *kmsg.CreateTopicsRequest, done func(*kmsg
 	})
 }
 
-func timedOutTopic(t *kmsg.CreateTopicsResponseTopic, _ int32) {
+// timedOut turns an answer into "not visible in time", without the echo.
+func timedOut(t *kmsg.CreateTopicsResponseTopic) {
+	if t.ErrorCode != 0 {
+		return
+	}
 	t.ErrorCode = kerr.RequestTimedOut.Code
+	t.NumPartitions, t.ReplicationFactor, t.Configs = -1, -1, nil
 }
 
 // allLed reports whether every partition of the topics (name to number of partitions) has a leader.

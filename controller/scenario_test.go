@@ -98,13 +98,21 @@ func (s *story) do(f []string) string {
 	case "kill": // kill 1: the process and its session end
 		w.kill(brokerArg(f[1]))
 		return ""
+	case "kill-both": // kill-both 1 2: seen as one change
+		w.controller().ctrl.queue.put(event{name: "sleep", run: func() { time.Sleep(time.Second) }})
+		w.kill(brokerArg(f[1]))
+		w.kill(brokerArg(f[2]))
+		time.Sleep(2 * time.Second)
+		return ""
 	case "stop": // stop 1: an orderly end
 		text := s.request([]string{"shutdown", f[1]})
 		synctest.Wait()
 		w.kill(brokerArg(f[1]))
 		return text
 	case "bounce": // bounce 1: killed and started again before the controller looks
-		w.controller().ctrl.queue.put(event{name: "sleep", run: func() { time.Sleep(time.Second) }})
+		if c := w.controller(); c != nil {
+			c.ctrl.queue.put(event{name: "sleep", run: func() { time.Sleep(time.Second) }})
+		}
 		w.kill(brokerArg(f[1]))
 		w.start(brokerArg(f[1]), "")
 		time.Sleep(2 * time.Second)
@@ -167,7 +175,10 @@ func (s *story) request(f []string) string {
 		b := s.w.brokers[brokerArg(f[1])]
 		req := kmsg.NewPtrControlledShutdownRequest()
 		req.Version, req.BrokerID, req.BrokerEpoch = 3, int32(b.id), int64(b.epoch)
-		resp, _ := call(s.w, (*Controller).ControlledShutdown, req)
+		resp, ok := call(s.w, (*Controller).ControlledShutdown, req)
+		if !ok {
+			return "no controller\n"
+		}
 		text := errorText(resp.ErrorCode, nil)
 		for _, p := range resp.PartitionsRemaining {
 			text += fmt.Sprintf("still leads %s-%d\n", p.Topic, p.Partition)

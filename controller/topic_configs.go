@@ -6,11 +6,11 @@ import (
 	"ottla/config"
 )
 
-// topicConfigs is the settings that a new topic has, as CreateTopics echoes them from version 5 on.
+// topicConfigs is the whole configuration of a topic, as CreateTopics echoes it since version 5. Sensitive values have no text.
 func topicConfigs(snapshot *config.Snapshot, overrides map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
 	t, err := config.ResolveTopic(snapshot, overrides)
 	if err != nil {
-		return []kmsg.CreateTopicsResponseTopicConfig{} // refused before; null would say that they must not be seen
+		return nil // it was judged before
 	}
 	entries := config.DescribeTopic(t)
 	out := make([]kmsg.CreateTopicsResponseTopicConfig, len(entries))
