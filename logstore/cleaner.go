@@ -86,26 +86,26 @@ func (c *Cleaner) CleanOnce(ctx context.Context, now time.Time) bool {
 	case errors.Is(err, errSegmentGone), errors.Is(err, ErrClosed), ctx.Err() != nil:
 		return false // the log changed or goes away: another time
 	default:
-		c.judge(plan.log, err)
+		return c.judge(plan.log, err)
 	}
 	return true
 }
 
-// judge decides what a failed cleaning means.
-func (c *Cleaner) judge(l *Log, err error) {
+// judge decides what a failed cleaning means, and whether it makes sense to go on with other logs now.
+func (c *Cleaner) judge(l *Log, err error) (goOn bool) {
 	var fault *StorageError
-	if errors.As(err, &fault) && !errors.Is(err, ErrCorrupt) {
-		l.event(c.o.Logger.Warn()).Err(err).Msg("log was not cleaned")
-		if !fault.Full {
-			l.owner.fail(err)
-			return
-		}
-	} else {
+	if !errors.As(err, &fault) || errors.Is(err, ErrCorrupt) {
 		l.event(c.o.Logger.Error()).Err(err).Msg("log cannot be cleaned until the broker restarts: check its files with a dump tool, or make the dedupe buffer larger")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.mu.parked[l] = err
+		return true
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.parked[l] = err
+	l.event(c.o.Logger.Warn()).Err(err).Msg("log was not cleaned")
+	if !fault.Full {
+		l.owner.fail(err)
+	}
+	return false
 }
 
 // Parked lists the logs that cannot be cleaned, with the reason.
@@ -184,7 +184,7 @@ func (c *Cleaner) choose(now time.Time) (best cleanPlan, ok bool) {
 	defer c.mu.Unlock()
 	c.forgetGone(logs)
 	for _, l := range logs {
-		if !l.Config().Compact || c.mu.busy[l] || c.mu.parked[l] != nil {
+		if !l.Config().Compact || c.mu.busy[l] || c.mu.parked[l] != nil || l.owner.fault() != nil {
 			continue
 		}
 		plan, err := l.planCleaning(now)

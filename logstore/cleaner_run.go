@@ -64,6 +64,9 @@ func (r *cleanRun) eachBatch(i int, pos int64, fn func(b Batch) error) error {
 	})
 	if cause != nil {
 		err = cause
+		if !errors.Is(cause, ErrCorrupt) { // a size that leads out of the segment
+			err = &CorruptError{What: s.path(logSuffix), Cause: cause}
+		}
 	}
 	if err != nil && s.gone.Load() { // cut or removed under our hands
 		return errSegmentGone

@@ -124,9 +124,16 @@ func (o *cleanedSegment) discard() {
 //  3. .swap → final names.
 //
 // Each step is durable before the next, which costs two syncs of the directory under the log's lock, once for a cleaned group.
-// errSegmentGone: the sources are not what the log has any more (truncation, retention, deletion); the output was discarded.
+// Readers and flushes take no lock: the sources' files are held open, so that nobody opens them by a name that is on its way
+// to another file. errSegmentGone: the sources are not what the log has any more (truncation, retention, deletion); the
+// output was discarded.
 func (l *Log) replaceSegments(sources []*segment, o *cleanedSegment) error {
-	if err := l.lock(); err != nil {
+	release, err := holdFiles(sources)
+	defer release()
+	if err == nil {
+		err = l.lock()
+	}
+	if err != nil {
 		o.discard()
 		return err
 	}
@@ -156,6 +163,40 @@ func (l *Log) replaceSegments(sources []*segment, o *cleanedSegment) error {
 	l.dirDirty.Store(true) // the next flush makes the final names durable; a loader completes .swap as well
 	l.owner.touchAll()
 	return nil
+}
+
+// holdFiles opens all files of the segments and keeps them open until release.
+func holdFiles(segments []*segment) (release func(), err error) {
+	var held []*sharedFile
+	pin := func(on bool) {
+		for _, s := range segments {
+			s.file.pin(on)
+			s.idx.pin(on)
+			s.tidx.pin(on)
+		}
+	}
+	release = func() {
+		pin(false)
+		for _, f := range held {
+			f.release()
+		}
+	}
+	pin(true)
+	for _, s := range segments {
+		for _, acquire := range []func() (*sharedFile, error){s.acquireLog, s.acquireIndex, s.acquireTimeIndex} {
+			f, err := acquire()
+			if err != nil {
+				return release, err
+			}
+			held = append(held, f)
+		}
+		if x := s.txn.Load(); x != nil && x.Len() > 0 {
+			if _, err := x.open(false); err != nil {
+				return release, err
+			}
+		}
+	}
+	return release, nil
 }
 
 func (l *Log) swapFiles(sources []*segment, o *cleanedSegment) error {

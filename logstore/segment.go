@@ -82,8 +82,9 @@ func (s *sharedFile) release() {
 
 // lazyFile is a file that is opened when it is needed, shared while it is open, and closed when nobody used it for a while.
 type lazyFile struct {
-	cur atomic.Pointer[sharedFile]
-	mu  sync.Mutex // held while opening, so that one descriptor is opened
+	cur    atomic.Pointer[sharedFile]
+	mu     sync.Mutex // held while opening, so that one descriptor is opened
+	pinned bool       // guarded by mu: the name is about to be another file's, closeIdle must not make anybody open it
 }
 
 // acquire returns the open file with a reference; release gives it back.
@@ -136,9 +137,24 @@ func (f *lazyFile) close() {
 
 // closeIdle closes the descriptor when it was not used since the last call.
 func (f *lazyFile) closeIdle() {
+	if f.cur.Load() == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pinned {
+		return
+	}
 	if cur := f.cur.Load(); cur != nil && !cur.used.Swap(false) && f.cur.CompareAndSwap(cur, nil) {
 		cur.release()
 	}
+}
+
+// pin keeps the descriptor open, once it is, until it is unpinned or the segment is retired.
+func (f *lazyFile) pin(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pinned = on
 }
 
 // segment is one segment of a log. The last one of a view is the active one: its size and index are in the view, and it
