@@ -66,7 +66,7 @@ func (s *Set) LeaderAndISR(req *kmsg.LeaderAndISRRequest, own cluster.BrokerEpoc
 func decisionsOf(req *kmsg.LeaderAndISRRequest) []decision {
 	var out []decision
 	for i := range req.PartitionStates { // v0, v1
-		out = append(out, decisionOf(req.PartitionStates[i].Topic, cluster.TopicID{}, &req.PartitionStates[i]))
+		out = append(out, decisionOf(strings.Clone(req.PartitionStates[i].Topic), cluster.TopicID{}, &req.PartitionStates[i]))
 	}
 	for i := range req.TopicStates {
 		t := &req.TopicStates[i]

@@ -101,22 +101,11 @@ func (c *controller) write(p int, next *stateNode, then func(ok bool)) {
 			then(true)
 		case err == errFenced || err == errSessionLost:
 			c.resign()
-		case err == errConnectionLost && !next.mustKnow && w.chance(50):
+		case w.forgetful && !next.mustKnow:
 			// As Kafka's: the client repeats the write by itself, finds its own first try in the way, and the controller answers
 			// "invalid version" from a cache that it does not refresh.
-			w.zk.call(c.n, c.session, func() (any, error) { return w.zk.setState(p, next, c.epoch, version) }, func(v any, err error) {
-				switch {
-				case c.over:
-				case err == errFenced || err == errSessionLost:
-					c.resign()
-				case err == nil:
-					next.version = v.(cluster.PartitionEpoch)
-					c.states[p] = next
-					then(true)
-				default:
-					then(false)
-				}
-			})
+			w.reached("controller does not know what it wrote")
+			then(false)
 		default: // bad version, or unknown outcome
 			c.read(func(t tree) {
 				c.states[p] = t.states[p]
@@ -234,11 +223,10 @@ func (c *controller) settle(p int, done func()) {
 	})
 }
 
-// prefer moves leadership to the first replica, as an administrator or the balancer would.
-func (c *controller) prefer(done func()) {
+// prefer moves the leadership of a partition to another member, as an administrator or the balancer would.
+func (c *controller) prefer(p int, done func()) {
 	c.read(func(t tree) {
 		c.states = t.states
-		p := c.n.w.rng.Intn(len(c.states))
 		next := c.states[p].clone()
 		id := next.replicas[c.n.w.rng.Intn(len(next.replicas))]
 		if next.leader == cluster.NoBroker || next.leader == id || !slices.Contains(next.isr, id) || !c.usable(p, id) {

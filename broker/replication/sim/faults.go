@@ -61,7 +61,7 @@ func (w *world) fault() {
 		return
 	}
 	n := w.anyBroker()
-	switch w.rng.Intn(12) {
+	switch w.rng.Intn(13) {
 	case 0, 1:
 		w.kill(n)
 	case 2:
@@ -74,8 +74,10 @@ func (w *world) fault() {
 		w.cutZookeeper(n)
 	case 7:
 		w.slowDown(n)
-	case 8, 9, 10:
-		w.prefer()
+	case 8:
+		w.prefer(w.rng.Intn(w.cfg.Partitions))
+	case 9, 10, 11:
+		w.shuffle()
 	default:
 		w.oneWay(n)
 	}
@@ -243,11 +245,26 @@ func (w *world) slowDown(n *node) {
 	w.after(w.dur(8*second), func() { l.slow = 0 })
 }
 
-func (w *world) prefer() {
+func (w *world) prefer(p int) {
 	for _, b := range w.brokers {
 		if b.up && b.controller != nil {
 			c := b.controller
-			w.step(b.guard(func() { c.do(c.prefer) }))
+			w.step(b.guard(func() { c.do(func(done func()) { c.prefer(p, done) }) }))
+		}
+	}
+}
+
+// shuffle moves one partition's leadership several times, faster than followers fetch, with appends in between: logs get
+// tails of several epochs that nobody else has (KIP-279).
+func (w *world) shuffle() {
+	w.reached("shuffle")
+	p := w.rng.Intn(w.cfg.Partitions)
+	at := replication.Instant(0)
+	for range 2 + w.rng.Intn(6) {
+		at += w.dur(40 * ms)
+		w.after(at, func() { w.prefer(p) })
+		for range w.rng.Intn(4) {
+			w.after(at+w.dur(30*ms), w.produce)
 		}
 	}
 }

@@ -201,5 +201,8 @@ func (z *zookeeper) setState(p int, next *stateNode, controllerEpoch int, versio
 	if next.epoch != old.epoch {
 		z.w.aimFault()
 	}
+	if !z.w.healed && z.w.chance(3) {
+		z.w.cutFor(z.w.link(zkIndex, int(z.activeID)), 50*ms) // the answer is lost
+	}
 	return next.version, nil
 }
