@@ -22,9 +22,16 @@ import (
 
 const cleanStart = int64(1700000000000) // ms since 1970
 
-// compacted is tiny for a compacted topic: every pass finds something to do.
+var cleanTopic = cluster.TopicPartition{Topic: "orders", Partition: 0}
+
+// compacted makes small segments: every pass finds something to do.
 func compacted() *logstore.Config {
-	c := tiny()
+	c := logstore.DefaultConfig()
+	c.SegmentBytes = 2000
+	c.IndexIntervalBytes = 150
+	c.IndexBytes = 25 * 8
+	c.RetentionMs = -1
+	c.FileDeleteDelay = 0
 	c.Compact, c.Delete = true, false
 	c.MinCleanableRatio = 0
 	c.DeleteRetention = 50 * time.Millisecond
@@ -32,9 +39,31 @@ func compacted() *logstore.Config {
 	return c
 }
 
+type cleanTB interface {
+	require.TestingT
+	Helper()
+}
+
+func openCompacted(t cleanTB, fsys logstore.FS, c *logstore.Config) *logstore.Manager {
+	t.Helper()
+	m, err := logstore.OpenManager(logstore.ManagerOptions{
+		Dirs: []string{"/data"}, FS: fsys, BrokerID: 1, ClusterID: "c",
+		Defaults: func(string) *logstore.Config { return c }, Logger: zerolog.Nop(),
+	})
+	require.NoError(t, err)
+	return m
+}
+
+func openCleanTopic(t cleanTB, m *logstore.Manager) *logstore.Log {
+	t.Helper()
+	l, err := m.GetOrCreate(cleanTopic, cluster.TopicID{1}, true)
+	require.NoError(t, err)
+	return l
+}
+
 // driver appends keyed records, plain and transactional, and knows what they come to.
 type driver struct {
-	t     tb
+	t     cleanTB
 	log   *logstore.Log
 	now   time.Time
 	state map[string]string // of what was written without transactions
@@ -43,7 +72,7 @@ type driver struct {
 	n     int
 }
 
-func newDriver(t tb, l *logstore.Log) *driver {
+func newDriver(t cleanTB, l *logstore.Log) *driver {
 	return &driver{t: t, log: l, now: time.UnixMilli(cleanStart), state: map[string]string{}, open: map[int64]bool{}, seq: map[int64]int32{}}
 }
 
@@ -97,7 +126,7 @@ func (d *driver) end(producer int64, commit bool) {
 
 // readState is what a read_committed consumer makes of a log: batches from the start, without aborted data. Along the way it
 // checks what must hold of any log.
-func readState(t tb, l *logstore.Log, to int64) map[string]string {
+func readState(t cleanTB, l *logstore.Log, to int64) map[string]string {
 	t.Helper()
 	aborted, err := l.AbortedTransactions(l.LogStartOffset(), to)
 	require.NoError(t, err)
@@ -136,7 +165,7 @@ func readState(t tb, l *logstore.Log, to int64) map[string]string {
 	return state
 }
 
-func readOne(t tb, l *logstore.Log, offset, to int64) (logstore.Batch, bool) {
+func readOne(t cleanTB, l *logstore.Log, offset, to int64) (logstore.Batch, bool) {
 	t.Helper()
 	s, err := l.Read(offset, 1, to, true)
 	require.NoError(t, err)
@@ -159,8 +188,8 @@ func newCleaner(m *logstore.Manager, dedupe int64) *logstore.Cleaner {
 func noTombstones(int) bool { return false }
 
 func TestCleaningKeepsOneRecordPerKey(t *testing.T) {
-	m := openManager(t, crashfs.New(), compacted())
-	l := openTopic(t, m)
+	m := openCompacted(t, crashfs.New(), compacted())
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	for i := range 300 {
 		d.append(0, false, logstore.CodecNone, []int{i % 10, 7}, noTombstones)
@@ -177,8 +206,8 @@ func TestCleaningKeepsOneRecordPerKey(t *testing.T) {
 }
 
 func TestTombstonesGoInTheSecondPassAfterTheirHorizon(t *testing.T) {
-	m := openManager(t, crashfs.New(), compacted())
-	l := openTopic(t, m)
+	m := openCompacted(t, crashfs.New(), compacted())
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	fill := func() {
 		for range 30 {
@@ -217,8 +246,8 @@ func TestTombstonesGoInTheSecondPassAfterTheirHorizon(t *testing.T) {
 func TestYoungRecordsAndOpenTransactionsAreNotCleaned(t *testing.T) {
 	cfg := compacted()
 	cfg.MinCompactionLag = time.Minute
-	m := openManager(t, crashfs.New(), cfg)
-	l := openTopic(t, m)
+	m := openCompacted(t, crashfs.New(), cfg)
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	for range 100 {
 		d.append(0, false, logstore.CodecNone, []int{1}, noTombstones)
@@ -243,8 +272,8 @@ func TestMaxCompactionLagCleansWhatTheRatioWouldNot(t *testing.T) {
 	cfg := compacted()
 	cfg.MinCleanableRatio = 1
 	cfg.MaxCompactionLag = time.Hour
-	m := openManager(t, crashfs.New(), cfg)
-	l := openTopic(t, m)
+	m := openCompacted(t, crashfs.New(), cfg)
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	for range 100 {
 		d.append(0, false, logstore.CodecNone, []int{1}, noTombstones)
@@ -257,8 +286,8 @@ func TestMaxCompactionLagCleansWhatTheRatioWouldNot(t *testing.T) {
 
 func TestCorruptBatchParksItsLogOnly(t *testing.T) {
 	fsys := crashfs.New()
-	m := openManager(t, fsys, compacted())
-	l := openTopic(t, m)
+	m := openCompacted(t, fsys, compacted())
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	for i := range 100 {
 		d.append(0, false, logstore.CodecNone, []int{i % 3}, noTombstones)
@@ -287,8 +316,8 @@ func TestCorruptBatchParksItsLogOnly(t *testing.T) {
 
 func TestTruncationLowersTheCleanersCheckpoint(t *testing.T) {
 	fsys := crashfs.New()
-	m := openManager(t, fsys, compacted())
-	l := openTopic(t, m)
+	m := openCompacted(t, fsys, compacted())
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	for i := range 200 {
 		d.append(0, false, logstore.CodecNone, []int{i % 3}, noTombstones)
@@ -354,8 +383,8 @@ func TestCleaningChangesNothingThatAConsumerCanSee(t *testing.T) {
 		// The same script runs twice: on a log that is never cleaned, and on one that is.
 		run := func(clean bool) (map[string]string, int64, int64) {
 			fsys := crashfs.New()
-			m := openManager(t, fsys, compacted())
-			l := openTopic(t, m)
+			m := openCompacted(t, fsys, compacted())
+			l := openCleanTopic(t, m)
 			d := newDriver(t, l)
 			rng := rand.New(rand.NewPCG(seed, 1))
 			var c *logstore.Cleaner // nil: the script is the same, nothing is cleaned
@@ -376,8 +405,8 @@ func TestCleaningChangesNothingThatAConsumerCanSee(t *testing.T) {
 			end := l.LogEndOffset()
 			state := readState(t, l, end)
 			require.NoError(t, m.Close(true))
-			m = openManager(t, fsys, compacted())
-			l = openTopic(t, m)
+			m = openCompacted(t, fsys, compacted())
+			l = openCleanTopic(t, m)
 			require.Equal(t, end, l.LogEndOffset())
 			require.Equal(t, state, readState(t, l, end))
 			size := l.Size()
@@ -396,8 +425,8 @@ func TestCleaningSurvivesACrashAtEveryOperation(t *testing.T) {
 	fault := errors.New("disk gone")
 	setup := func() (*crashfs.FS, *logstore.Manager, *driver, map[string]string) {
 		fsys := crashfs.New()
-		m := openManager(t, fsys, compacted())
-		d := newDriver(t, openTopic(t, m))
+		m := openCompacted(t, fsys, compacted())
+		d := newDriver(t, openCleanTopic(t, m))
 		rng := rand.New(rand.NewPCG(3, 4))
 		d.play(rng, nil, 150)
 		d.finishAll(rng)
@@ -422,8 +451,8 @@ func TestCleaningSurvivesACrashAtEveryOperation(t *testing.T) {
 		newCleaner(m, 0).Pass(t.Context(), d.now)
 		for seed := range uint64(3) {
 			crashed := fsys.Crash(rand.New(rand.NewPCG(seed, uint64(n))))
-			m2 := openManager(t, crashed, compacted())
-			l, ok := m2.Get(topic0)
+			m2 := openCompacted(t, crashed, compacted())
+			l, ok := m2.Get(cleanTopic)
 			require.True(t, ok)
 			require.Equal(t, end, l.LogEndOffset(), "operation %d, seed %d", n, seed)
 			require.Equal(t, want, readState(t, l, end), "operation %d, seed %d", n, seed)
@@ -445,7 +474,7 @@ func TestCleaningDoesNotDisturbReaders(t *testing.T) {
 		Defaults: func(string) *logstore.Config { return compacted() }, Logger: zerolog.Nop(),
 	})
 	require.NoError(t, err)
-	l := openTopic(t, m)
+	l := openCleanTopic(t, m)
 	d := newDriver(t, l)
 	c := newCleaner(m, 0)
 	stop := make(chan struct{})
