@@ -1,0 +1,157 @@
+// Package kafka39 brings Apache Kafka 3.9 to the tests: its jars through Maven, its broker and its tools through java.
+package kafka39
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+//go:embed pom.xml
+var pom []byte
+
+// ErrAbsent wraps what is missing to run Kafka here.
+var ErrAbsent = errors.New("Kafka 3.9 cannot run here")
+
+// Kafka is a set of jars and a java to run them.
+type Kafka struct {
+	java string
+	home string // lib/*.jar, broker.properties and tool.properties (log4j)
+}
+
+var find = sync.OnceValues(bring)
+
+// Find returns Kafka. It is fetched once through Maven into the user's cache folder; without java or mvn the error wraps
+// ErrAbsent. OTTLA_TEST_KAFKA=off leaves it out.
+func Find() (*Kafka, error) { return find() }
+
+func bring() (*Kafka, error) {
+	if os.Getenv("OTTLA_TEST_KAFKA") == "off" {
+		return nil, fmt.Errorf("%w: OTTLA_TEST_KAFKA=off", ErrAbsent)
+	}
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, fmt.Errorf("%w: no java on the PATH", ErrAbsent)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	home := filepath.Join(cache, "ottla", "kafka39")
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(filepath.Join(home, "lock")) // test binaries of several packages may come here at once
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := fetchJars(home); err != nil {
+		return nil, err
+	}
+	return &Kafka{java: java, home: home}, writeLogging(home)
+}
+
+// fetchJars asks Maven for the jars unless they are those of this pom.xml already.
+func fetchJars(home string) error {
+	done := filepath.Join(home, "complete")
+	if have, err := os.ReadFile(done); err == nil && string(have) == string(pom) {
+		return nil
+	}
+	mvn, err := exec.LookPath("mvn")
+	if err != nil {
+		return fmt.Errorf("%w: no mvn on the PATH to fetch its jars", ErrAbsent)
+	}
+	file := filepath.Join(home, "pom.xml")
+	lib := filepath.Join(home, "lib")
+	if err := errors.Join(os.RemoveAll(lib), os.WriteFile(file, pom, 0o644)); err != nil {
+		return err
+	}
+	out, err := exec.Command(mvn, "-q", "-B", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory="+lib).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: Maven could not fetch its jars: %w: %.500s", ErrAbsent, err, out)
+	}
+	return os.WriteFile(done, pom, 0o644)
+}
+
+const log4j = `log4j.rootLogger=%s, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.Target=System.%s
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=[%%d] %%p %%m (%%c)%%n
+`
+
+func writeLogging(home string) error {
+	return errors.Join(
+		os.WriteFile(filepath.Join(home, "broker.properties"), fmt.Appendf(nil, log4j, "INFO", "out"), 0o644),
+		os.WriteFile(filepath.Join(home, "tool.properties"), fmt.Appendf(nil, log4j, "ERROR", "err"), 0o644),
+	)
+}
+
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// Broker is the command of a broker with this properties file.
+func (k *Kafka) Broker(properties string) *exec.Cmd {
+	return k.command("broker.properties", "384m", "kafka.Kafka", properties)
+}
+
+// tools are Kafka's scripts and the classes behind them.
+var tools = map[string]string{
+	"kafka-topics":               "org.apache.kafka.tools.TopicCommand",
+	"kafka-configs":              "kafka.admin.ConfigCommand",
+	"kafka-consumer-groups":      "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+	"kafka-console-producer":     "kafka.tools.ConsoleProducer",
+	"kafka-console-consumer":     "org.apache.kafka.tools.consumer.ConsoleConsumer",
+	"kafka-get-offsets":          "org.apache.kafka.tools.GetOffsetShell",
+	"kafka-delete-records":       "org.apache.kafka.tools.DeleteRecordsCommand",
+	"kafka-reassign-partitions":  "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+	"kafka-leader-election":      "org.apache.kafka.tools.LeaderElectionCommand",
+	"kafka-log-dirs":             "org.apache.kafka.tools.LogDirsCommand",
+	"kafka-replica-verification": "org.apache.kafka.tools.ReplicaVerificationTool",
+	"kafka-broker-api-versions":  "kafka.admin.BrokerApiVersionsCommand",
+	"kafka-verifiable-producer":  "org.apache.kafka.tools.VerifiableProducer",
+	"kafka-producer-perf-test":   "org.apache.kafka.tools.ProducerPerformance",
+	"kafka-dump-log":             "kafka.tools.DumpLogSegments",
+	"zookeeper-shell":            "org.apache.zookeeper.ZooKeeperMainWithTlsSupportForKafka",
+}
+
+// Tool is the command of one of Kafka's tools, by its script's name.
+func (k *Kafka) Tool(name string, args ...string) *exec.Cmd {
+	class, ok := tools[name]
+	if !ok {
+		panic("kafka39: no tool called " + name)
+	}
+	return k.command("tool.properties", "256m", class, args...)
+}
+
+func (k *Kafka) command(logging, heap, class string, args ...string) *exec.Cmd {
+	all := []string{
+		"-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
+		"-Dlog4j.configuration=file:" + filepath.Join(k.home, logging),
+		"-cp", filepath.Join(k.home, "lib", "*"), class,
+	}
+	return exec.Command(k.java, append(all, args...)...)
+}
+
+// Version is Kafka's version, as in the pom.
+func Version() string {
+	_, after, _ := strings.Cut(string(pom), "<kafka.version>")
+	version, _, _ := strings.Cut(after, "<")
+	return version
+}
