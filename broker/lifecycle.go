@@ -328,7 +328,10 @@ func (b *Broker) register(ctx context.Context) error {
 func (b *Broker) leaveCluster(ctx context.Context) {
 	b.shuttingDown.Store(true)
 	b.sessions.end()
-	if config.ControlledShutdownEnable.Of(b.config.Load()) {
+	switch {
+	case !b.zk.Connected():
+		b.log.Warn().Msg("zookeeper is not reachable: stopping without moving leaders away")
+	case config.ControlledShutdownEnable.Of(b.config.Load()):
 		b.controlledShutdown(ctx)
 	}
 	b.server.StopAccepting()
