@@ -408,7 +408,8 @@ func (n *node) acknowledge(p int, wt wait) {
 	}
 	copies := 0
 	for _, b := range n.w.brokers {
-		if d := b.disks[p]; d.end() >= wt.End && d.records[wt.End-1].id == wt.id {
+		// A broker that has just lost power had it when it said so; without flushes one such loss at a time is allowed.
+		if d := b.disks[p]; b.unclean || d.end() >= wt.End && d.records[wt.End-1].id == wt.id {
 			copies++
 		}
 	}
