@@ -116,6 +116,9 @@ func (f *cleanFilter) eachRecord(b Batch, fn func(offset int64, key []byte, keye
 	}
 	w := newRecordWalk(b, body)
 	for w.next() {
+		if w.offsetDelta < 0 || w.offsetDelta > b.LastOffsetDelta() {
+			return corrupt("offset of a record", w.offset(), b.LastOffset())
+		}
 		fn(w.offset(), w.key(), w.keyLen >= 0, w.valLen >= 0)
 	}
 	return w.err
@@ -188,10 +191,15 @@ func (f *cleanFilter) rewrite(b Batch, setHorizon bool) (Batch, error) {
 		o.DeleteHorizon = f.now.Add(f.deleteRetention).UnixMilli()
 	}
 	f.builder.Reset(o)
-	if err := f.eachKept(b, f.builder.Append); err != nil {
-		return nil, fmt.Errorf("rewrite batch at offset %d: %w", b.BaseOffset(), err)
+	err := f.eachKept(b, f.builder.Append)
+	var rewritten Batch
+	if err == nil {
+		rewritten, err = f.builder.Finish()
 	}
-	return f.builder.Finish()
+	if err != nil { // offsets that do not ascend: the batch is readable, but not sound
+		return nil, &CorruptError{What: "records", Cause: fmt.Errorf("rewrite batch at offset %d: %w", b.BaseOffset(), err)}
+	}
+	return rewritten, nil
 }
 
 func (f *cleanFilter) eachKept(b Batch, fn func(Record) error) error {

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -252,6 +253,52 @@ func TestOldWrappersAreRewritten(t *testing.T) {
 		require.Len(t, records, 1)
 		require.Equal(t, int64(101), records[0].Offset)
 	}
+}
+
+func TestBatchWithOffsetsThatDoNotAscendIsCorrupt(t *testing.T) {
+	b := keyed(t, at(10, CodecNone), "a=1", "b=2", "c=3")
+	b[posRecords+3] = 4 // the first record's offset delta: 2
+	b.SealCRC()
+	f := newTestFilter(20, map[string]int64{"c": 15})
+	_, err := f.filter(b)
+	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+func FuzzCleanFilter(f *testing.F) {
+	for codec := CodecNone; codec <= CodecZstd; codec++ {
+		f.Add([]byte(keyed(f, at(10, codec), "a=1", "b=", "a=2", "=x")), true)
+	}
+	f.Add(unhex(f, vectorMagic1), false)
+	f.Add(unhex(f, vectorCommit), true)
+	f.Fuzz(func(t *testing.T, data []byte, active bool) {
+		b, _, err := NextBatch(data)
+		if err != nil {
+			return
+		}
+		c := newTestFilter(12, map[string]int64{"a": 12, "b": 11})
+		if active {
+			c.producers[b.ProducerID()] = ProducerInfo{LastOffset: b.LastOffset()}
+		}
+		out, err := c.filter(b)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("unexpected error %v", err)
+			}
+			return
+		}
+		if out.batch == nil {
+			return
+		}
+		again, rest, err := NextBatch(out.batch)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		for _, err := range again.Records() {
+			require.NoError(t, err)
+		}
+		if b.Magic() == 2 {
+			require.Equal(t, b.LastOffset(), again.LastOffset())
+		}
+	})
 }
 
 func TestThrottleSpreadsBytes(t *testing.T) {
