@@ -93,6 +93,7 @@ type reader struct {
 	largest    int                    // longest frame that has arrived in full
 	clientID   string                 // of the last request: most clients never change it
 	burst      int                    // requests handled since answers were last let out
+	handling   *Request               // while its handler runs
 	poll       func(fd uintptr) bool  // tryRead as a value, made once
 	pollErr    error
 }
@@ -128,6 +129,7 @@ func (c *Conn) readLoop() {
 		err = errStopping
 	}
 	// Earlier requests get their answers first.
+	c.uncork()
 	last := &Request{Conn: c}
 	c.enqueue(last, false)
 	c.answered(last, answer{close: err})
@@ -137,6 +139,9 @@ func (c *Conn) serve() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", errHandlerPanic, p)
+			if r := c.in.handling; r != nil {
+				r.abandon(err)
+			}
 			c.server.o.Logger.Error().Str("client", c.host).Interface("panic", p).Bytes("stack", debug.Stack()).
 				Msg("handler panicked; closing the connection")
 		}
@@ -366,7 +371,9 @@ func (c *Conn) dispatch(f *frame, size int) error {
 	c.in.burst++
 	pipelined := r.api.Pipelined
 	c.enqueue(r, c.raw == nil || c.in.holdsFrame())
+	c.in.handling = r
 	r.api.Handle(r)
+	c.in.handling = nil
 	if !pipelined {
 		return c.awaitAnswer(r)
 	}

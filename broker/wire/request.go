@@ -121,11 +121,23 @@ func (r *Request) Close(reason error) { r.finish(answer{close: reason}) }
 // The throttle time in the response's body is the handler's business. Source: KIP-219.
 func (r *Request) Throttle(d time.Duration) { r.mute = d }
 
+// abandon closes the connection in the place of a request whose handler has panicked. The frame is left to the collector: who knows
+// who still uses it.
+func (r *Request) abandon(reason error) {
+	if r.once.CompareAndSwap(false, true) {
+		r.Conn.server.memory.release(r.Size)
+		r.Conn.answered(r, answer{close: reason})
+	}
+}
+
 // finish hands the answer to the connection. The frame's life ends here: the answer has been built.
 func (r *Request) finish(a answer) {
 	c := r.Conn
 	if !r.once.CompareAndSwap(false, true) {
 		a.release()
+		if c.out.isClosed() {
+			return // its handler has panicked
+		}
 		_ = invariant.Check(false, "%s: %v", r.api.name, errAnsweredTwice)
 		return
 	}

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
@@ -68,5 +67,3 @@ func TestRoundTripAnswersInTheVersionOfTheRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 4, req.Version, "lowered to what the broker serves")
 }
-
-var _ net.Listener
