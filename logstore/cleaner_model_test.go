@@ -522,3 +522,37 @@ func TestCleaningDoesNotDisturbReaders(t *testing.T) {
 	require.Empty(t, c.Parked())
 	require.NoError(t, m.Close(true))
 }
+
+func BenchmarkClean(b *testing.B) {
+	cfg := compacted()
+	cfg.SegmentBytes, cfg.IndexBytes, cfg.IndexIntervalBytes = 1<<20, 1<<20, 4096
+	now := time.UnixMilli(cleanStart)
+	value := make([]byte, 100)
+	var size int64
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		m := openCompacted(b, crashfs.New(), cfg)
+		l := openCleanTopic(b, m)
+		bd := logstore.NewBuilder(logstore.PlainBatch())
+		for i := range 500 {
+			bd.Reset(logstore.PlainBatch())
+			for j := range 130 {
+				require.NoError(b, bd.AppendNext(cleanStart, fmt.Appendf(nil, "key-%06d", (i*130+j)*7919%20000), value))
+			}
+			batch, err := bd.Finish()
+			require.NoError(b, err)
+			_, err = l.AppendAsLeader(logstore.AppendParams{Records: batch, Origin: logstore.OriginClient, ProduceVersion: 9, Now: now})
+			require.NoError(b, err)
+		}
+		l.SetHighWatermark(l.LogEndOffset())
+		size = l.Size()
+		c := newCleaner(m, 0)
+		b.StartTimer()
+		c.Pass(context.Background(), now)
+		b.StopTimer()
+		_ = m.Close(false)
+		b.StartTimer()
+	}
+	b.SetBytes(size)
+}
