@@ -68,6 +68,7 @@ type Controller struct {
 	// Only the loop touches these.
 	cancelWatch  func() // of /controller, in the session that the loop last saw
 	nextWatchdog time.Time
+	closing      bool // stands for no election any more
 }
 
 // Intervals of the loop's own clock.
@@ -106,6 +107,7 @@ func (c *Controller) Start() {
 func (c *Controller) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	c.queue.put(event{name: "close", run: func() {
+		c.closing = true
 		c.endReign("closing", true)
 		close(done)
 	}, drop: func() { close(done) }})

@@ -32,7 +32,7 @@ func (c *Controller) onSession(s zkcoord.Session) {
 // no controller, resign when there is another one, give up or take over a znode that names this broker without its acting.
 func (c *Controller) onControllerChange() {
 	s := c.session()
-	if s == nil || !c.options.Eligible {
+	if s == nil || !c.options.Eligible || c.closing {
 		return
 	}
 	node, found, err := zkcoord.ReadController(s)
