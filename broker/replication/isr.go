@@ -27,6 +27,8 @@ type pending struct {
 	// stuck: the controller gave an answer that says neither yes nor no. It is settled by the next decision, or by reading
 	// the state znode (Unsettled, Adopt).
 	stuck bool
+	// doubtful: a sending whose outcome is unknown may still be waiting at the controller.
+	doubtful bool
 }
 
 // Member is a replica in a proposed ISR with the registration that the leader has seen fetch (KIP-903), NoBrokerEpoch if it
@@ -197,17 +199,24 @@ func (s *State) maybeExpand(env Env) *Proposal {
 
 // Answered takes the controller's answer to a proposal.
 func (s *State) Answered(p Proposal, a Answer, env Env) (Outcome, Moved) {
-	if s.pending == nil || s.pending.id != p.id || s.role != Leader || p.LeaderEpoch != s.leaderEpoch {
+	if s.role != Leader || p.LeaderEpoch != s.leaderEpoch {
 		return Ignored, Moved{}
 	}
+	if s.pending == nil && a.Err == nil && a.LeaderEpoch == s.leaderEpoch && a.PartitionEpoch > s.partitionEpoch {
+		return s.answeredYes(a, env) // given up here, carried out all the same
+	}
+	if s.pending == nil || s.pending.id != p.id {
+		return Ignored, Moved{}
+	}
+	s.pending.doubtful = s.pending.doubtful || a.Retried
 	if a.Err == nil {
 		return s.answeredYes(a, env)
 	}
 	switch {
 	case errors.Is(a.Err, kerr.IneligibleReplica), errors.Is(a.Err, kerr.OperationNotAttempted):
-		if a.Retried && s.pending.kind == expand && env.Now.Since(s.pending.since) < doubtfulFor {
-			// An earlier sending may still be waiting in the controller's queue and be carried out: the proposed member
-			// stays in the maximal ISR (I4).
+		if s.pending.doubtful && env.Now.Since(s.pending.since) < doubtfulFor {
+			// An earlier sending may still be waiting in the controller's queue and be carried out: a proposed addition stays
+			// in the maximal ISR (I4), and a removal must not go unnoticed.
 			s.pending.stuck = true
 			return Unsettled, Moved{}
 		}
@@ -226,7 +235,9 @@ func (s *State) Answered(p Proposal, a Answer, env Env) (Outcome, Moved) {
 func (s *State) answeredYes(a Answer, env Env) (Outcome, Moved) {
 	if a.LeaderEpoch != s.leaderEpoch || a.PartitionEpoch < s.partitionEpoch || !slices.Contains(a.ISR, s.self) {
 		// The controller has moved on; its decision is on the way.
-		s.pending.stuck = true
+		if s.pending != nil {
+			s.pending.stuck = true
+		}
 		return Unsettled, Moved{}
 	}
 	s.commit(a.ISR, a.PartitionEpoch)
@@ -264,9 +275,8 @@ func (s *State) Unsettled(now Instant) bool {
 // are still this replica's, the znode is the truth; a write that was thought lost had reached it. Otherwise a decision is on
 // its way and nothing changes.
 //
-// The same version as ours means that nothing was written. A removal is then given up (it may still be carried out, which
-// only makes the ISR smaller). An addition is asked for once more, because an earlier sending may still be carried out; it
-// is given up when that cannot be any more.
+// The same version as ours means that nothing was written. The change is then asked for once more, because an earlier sending
+// may still be carried out; it is given up when that cannot be any more.
 func (s *State) Adopt(leader cluster.BrokerID, a Answer, env Env) (Outcome, Moved) {
 	if s.role != Leader || s.pending == nil || !s.pending.stuck {
 		return Ignored, Moved{}
@@ -278,7 +288,7 @@ func (s *State) Adopt(leader cluster.BrokerID, a Answer, env Env) (Outcome, Move
 		s.commit(a.ISR, a.PartitionEpoch)
 		return Committed, s.afterCommit(env)
 	}
-	if s.pending.kind == expand && env.Now.Since(s.pending.since) < doubtfulFor {
+	if env.Now.Since(s.pending.since) < doubtfulFor {
 		s.pending.stuck = false
 		p := s.pending.sent
 		return Resend, Moved{Propose: &p}

@@ -100,7 +100,12 @@ type Fetch struct {
 // CheckFetch judges a follower's fetch without recording it: the leader epoch, the leadership, that the replica is assigned
 // (else UNKNOWN_LEADER_EPOCH, retriable: the assignment may be under way), and that it does not come from an earlier
 // registration of that broker.
+//
+// A fetch that names no epoch (below version 9) cannot count: nobody knows which leader it acknowledges.
 func (s *State) CheckFetch(f Fetch) error {
+	if f.Epoch == cluster.NoLeaderEpoch {
+		return kerr.UnknownLeaderEpoch
+	}
 	if err := s.CheckLeader(f.Epoch); err != nil {
 		return err
 	}

@@ -101,6 +101,7 @@ type State struct {
 	// The rest is the leader's.
 	isr          []cluster.BrokerID // committed; contains self
 	pending      *pending           // the one ISR change under way
+	doubt        *pending           // the change that was under way when leading ended without a decision; see BecomeLeader
 	epochStart   int64              // log end when the epoch began
 	reignStart   cluster.LeaderEpoch
 	followers    []follower // one per other replica, in the order of the assignment
@@ -192,6 +193,11 @@ func (s *State) BecomeLeader(c Change, logEnd, countedEnd int64, env Env) Moved 
 	s.take(c)
 	s.role = Leader
 	s.isr = slices.Clone(c.ISR)
+	if d := s.doubt; d != nil && d.sent.LeaderEpoch == c.LeaderEpoch && d.sent.PartitionEpoch == c.PartitionEpoch {
+		s.pending = d
+		s.pending.stuck, s.pending.doubtful, s.pending.since = true, true, env.Now
+	}
+	s.doubt = nil
 	s.logEnd, s.countedEnd = logEnd, countedEnd
 	s.epochStart = logEnd
 	s.resetFollowers(env.Now)
@@ -229,6 +235,9 @@ func (s *State) Stop(epoch cluster.LeaderEpoch) {
 }
 
 func (s *State) forgetLeadership() {
+	if s.pending != nil {
+		s.doubt = s.pending
+	}
 	s.isr = nil
 	s.pending = nil
 	s.followers = nil
