@@ -283,7 +283,8 @@ func (f *fetch) resolve(it *fetchItem) (*partition.Partition, error) {
 
 func (f *fetch) wakeOn() partition.WakeOn {
 	if f.replica >= 0 {
-		return partition.WakeOnLogEnd
+		// A moved high watermark alone does not complete a follower's fetch, but its next answer must tell it.
+		return partition.WakeOnLogEnd | partition.WakeOnHighWatermark
 	}
 	return partition.WakeOnHighWatermark
 }
