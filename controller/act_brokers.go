@@ -63,9 +63,8 @@ func (r *reign) replicasOffline(lost func(*partition, *replica) bool) error {
 	for _, p := range r.m.selectPartitions(func(p *partition) bool { return hasReplica(p, lost) }) {
 		if p.topic.deleting() {
 			failDeletion(p, lost, "replica offline")
-			continue
 		}
-		if p.known {
+		if p.known && !p.topic.doomed() {
 			stay = append(stay, p)
 			r.out.addUpdate(p) // its offline replicas changed
 		}
@@ -120,7 +119,7 @@ func (r *reign) brokersCome(come []cluster.Broker) error {
 // announceTo tells brokers of all metadata, and of the partitions that they host.
 func (r *reign) announceTo(isNew func(cluster.BrokerID) bool) {
 	for p := range r.m.eachPartition() {
-		if !p.known || p.topic.deleting() && !p.topic.reassigning() {
+		if !p.known || p.topic.doomed() {
 			continue
 		}
 		hosts := false
@@ -157,7 +156,7 @@ func (r *reign) onLogDirEvents() error {
 		r.log.Warn().Int32("broker", int32(e.Broker)).Msg("broker lost a log directory")
 	}
 	for p := range r.m.eachPartition() {
-		if !p.known || p.topic.deleting() {
+		if !p.known || p.topic.doomed() {
 			continue
 		}
 		for i := range p.replicas {

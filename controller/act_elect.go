@@ -56,7 +56,7 @@ func (r *reign) onZKPreferredElection() error {
 // onUncleanElectionEnabled elects leaders where only an unclean election helps, after it was allowed for a topic, or ("") for all.
 func (r *reign) onUncleanElectionEnabled(topic string) error {
 	ps := r.m.selectPartitions(func(p *partition) bool {
-		return (topic == "" || p.topic.name == topic) && !p.topic.deleting() && r.m.phase(p) == phaseOffline
+		return (topic == "" || p.topic.name == topic) && !p.topic.doomed() && r.m.phase(p) == phaseOffline
 	})
 	_, err := r.elect(ps, electOffline)
 	return err
@@ -69,7 +69,7 @@ func (r *reign) controlledShutdown(id cluster.BrokerID) ([]cluster.TopicPartitio
 	r.log.Info().Int32("broker", int32(id)).Msg("broker is shutting down, moving its leaders")
 
 	concerns := func(p *partition) bool {
-		return p.known && len(p.replicas) > 1 && !p.topic.deleting() && p.replica(id) != nil
+		return p.known && len(p.replicas) > 1 && !p.topic.doomed() && p.replica(id) != nil
 	}
 	var led, followed []*partition
 	for _, p := range r.m.selectPartitions(concerns) {

@@ -43,7 +43,7 @@ func (r *reign) failover() error {
 		return err
 	}
 	r.flush()
-	if err := r.shrinkUnreachable(r.m.selectPartitions(func(p *partition) bool { return p.known && !p.topic.deleting() })); err != nil {
+	if err := r.shrinkUnreachable(r.m.selectPartitions(func(p *partition) bool { return p.known && !p.topic.doomed() })); err != nil {
 		return err
 	}
 	r.announceEverything()
@@ -269,7 +269,7 @@ func (r *reign) watchTopic(name string) func() {
 func (r *reign) announceEverything() {
 	for p := range r.m.eachPartition() {
 		r.out.addUpdate(p)
-		if !p.known || p.topic.deleting() && !p.topic.reassigning() {
+		if !p.known || p.topic.doomed() {
 			continue // new, or its replicas are about to be deleted, or are already
 		}
 		for i := range p.replicas {
@@ -282,11 +282,11 @@ func (r *reign) announceEverything() {
 
 // electLeaderless elects leaders for all partitions that have none that works, and gives new ones their first state.
 func (r *reign) electLeaderless() error {
-	fresh := r.m.selectPartitions(func(p *partition) bool { return !p.topic.deleting() && r.m.phase(p) == phaseNew })
+	fresh := r.m.selectPartitions(func(p *partition) bool { return !p.topic.doomed() && r.m.phase(p) == phaseNew })
 	if err := r.startPartitions(fresh); err != nil {
 		return err
 	}
-	offline := r.m.selectPartitions(func(p *partition) bool { return !p.topic.deleting() && r.m.phase(p) == phaseOffline })
+	offline := r.m.selectPartitions(func(p *partition) bool { return !p.topic.doomed() && r.m.phase(p) == phaseOffline })
 	_, err := r.elect(offline, electOffline)
 	return err
 }

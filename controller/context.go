@@ -355,3 +355,7 @@ func (m *model) phase(p *partition) phase {
 
 // deleting reports whether the topic is queued for deletion.
 func (t *topic) deleting() bool { return t.deletion != nil }
+
+// doomed reports whether nothing is done for the topic any more but its deletion. A reassignment must come to its end first, and for
+// that it needs leaders.
+func (t *topic) doomed() bool { return t.deleting() && !t.reassigning() }
