@@ -36,6 +36,7 @@ func newSessions(b *Broker) *sessions {
 // begin registers the broker in its first session and lets it take part in elections.
 func (s *sessions) begin(ctx context.Context) error {
 	session := s.b.zk.Session()
+	s.b.buryPredecessor(session)
 	if err := s.join(ctx, session); err != nil {
 		return err
 	}
@@ -128,6 +129,9 @@ func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
 	s.mu.Lock()
 	s.mu.previous = session.ID()
 	s.mu.Unlock()
+	if err := saveSession(b.config.Load(), session.ID()); err != nil {
+		s.log.Warn().Err(err).Msg("the session could not be noted; after a crash its registration has to expire")
+	}
 	s.log.Info().Int64("broker_epoch", int64(epoch)).Msg("registered")
 	s.watchSettings(session)
 	b.controller.SessionEstablished(session, epoch)
@@ -137,11 +141,18 @@ func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
 // registerPatiently registers, and waits out a registration that a killed process of the same broker has left behind.
 func (s *sessions) registerPatiently(ctx context.Context, session zkcoord.Session, r zkcoord.Registration) (cluster.BrokerEpoch, error) {
 	s.mu.Lock()
-	previous := s.mu.previous
+	previous, first := s.mu.previous, !s.mu.begun
 	s.mu.Unlock()
-	began := time.Now()
-	patience := 2*config.ZookeeperSessionTimeoutMs.Of(s.b.config.Load()) + 2*time.Second
-	for told := false; ; {
+	if first && !s.b.logs.WasClean() {
+		if err := s.awaitRegistrationGone(ctx, session, r); err != nil {
+			return 0, err
+		}
+		if err := s.b.awaitOutOfISRs(ctx, session); err != nil {
+			return 0, err
+		}
+	}
+	w := s.patience(r)
+	for {
 		epoch, err := zkcoord.RegisterBroker(session, s.b.id, r, previous)
 		var taken *zkcoord.ErrBrokerIDTaken
 		switch {
@@ -151,21 +162,46 @@ func (s *sessions) registerPatiently(ctx context.Context, session zkcoord.Sessio
 			s.log.Warn().Err(err).Msg("registration was interrupted, trying again")
 		case !errors.As(err, &taken):
 			return 0, err
-		case !sameEndpoints(taken.Registration.Endpoints, r.Endpoints):
-			return 0, fmt.Errorf("broker id %d is taken by another broker, which advertises %s: give this broker its own broker.id",
-				s.b.id, endpointList(taken.Registration.Endpoints))
-		case time.Since(began) > patience:
-			return 0, fmt.Errorf("broker id %d is still registered by session %#x after %s: another process runs with this broker.id and the same listeners",
-				s.b.id, taken.Owner, time.Since(began).Round(time.Second))
-		case !told:
-			told = true
-			s.log.Warn().Hex("session", sessionBytes(taken.Owner)).Dur("at_most", patience).
-				Msg("an earlier registration of this broker is still there; waiting until zookeeper expires its session")
+		default:
+			if err := w.judge(taken); err != nil {
+				return 0, err
+			}
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := sleep(ctx, isrPoll); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// patience is how a broker deals with a registration under its own id.
+type patience struct {
+	s     *sessions
+	own   zkcoord.Registration
+	began time.Time
+	limit time.Duration
+	told  bool
+}
+
+func (s *sessions) patience(own zkcoord.Registration) *patience {
+	return &patience{s: s, own: own, began: time.Now(), limit: 2*config.ZookeeperSessionTimeoutMs.Of(s.b.config.Load()) + 2*time.Second}
+}
+
+// judge says whether waiting makes sense: an earlier process of this broker goes away, another broker does not.
+func (p *patience) judge(taken *zkcoord.ErrBrokerIDTaken) error {
+	id := p.s.b.id
+	switch {
+	case !sameEndpoints(taken.Registration.Endpoints, p.own.Endpoints):
+		return fmt.Errorf("broker id %d is taken by another broker, which advertises %s: give this broker its own broker.id",
+			id, endpointList(taken.Registration.Endpoints))
+	case time.Since(p.began) > p.limit:
+		return fmt.Errorf("broker id %d is still registered by session %#x after %s: another process runs with this broker.id and the same listeners",
+			id, taken.Owner, time.Since(p.began).Round(time.Second))
+	case !p.told:
+		p.told = true
+		p.s.log.Warn().Hex("session", sessionBytes(taken.Owner)).Dur("at_most", p.limit).
+			Msg("an earlier registration of this broker is still there; waiting until zookeeper expires its session")
+	}
+	return nil
 }
 
 // registration is what this broker tells of itself.

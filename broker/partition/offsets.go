@@ -175,6 +175,7 @@ func (p *Partition) startDelete(offset int64, now time.Time, w deleteWait) (low 
 		return low, false, nil
 	}
 	p.mu.deletes = append(p.mu.deletes, w)
+	p.markActiveLocked()
 	p.mu.timer.atLatest(w.deadline, now, p.expire)
 	return 0, true, nil
 }

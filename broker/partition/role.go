@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -182,6 +183,17 @@ func (p *Partition) becomeLeader(d *decision, now time.Time) {
 	p.gate.Unlock()
 	d.changed = true
 	p.deliver(a)
+	if len(d.ISR) == 1 && len(d.Replicas) > 1 {
+		p.set.background(func() { p.flushAsLastMember(log) })
+	}
+}
+
+// flushAsLastMember is for a leader that has become the only in-sync replica: no other copy may be elected, so what it has
+// must survive a loss of power.
+func (p *Partition) flushAsLastMember(log *logstore.Log) {
+	if err := log.Flush(log.LogEndOffset()); err != nil && !errors.Is(err, logstore.ErrClosed) {
+		p.set.log.Error().Err(err).Stringer("partition", p.id).Msg("flush as the last in-sync replica failed")
+	}
 }
 
 // failLeader ends what leadership there was, without taking the decision's epoch.

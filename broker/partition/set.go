@@ -47,6 +47,7 @@ type Set struct {
 	start   time.Time // the zero of replication.Instant
 	active  activeList
 	tasks   sync.WaitGroup // background I/O; see background
+	slots   chan struct{}  // as many as may run at a time
 
 	lagMax   atomic.Int64                 // replica.lag.time.max.ms in nanoseconds, taken from the settings by Reconfigure
 	fetchers atomic.Pointer[Fetchers]     // set once
@@ -72,6 +73,7 @@ func NewSet(o Options) *Set {
 		o.Now = time.Now
 	}
 	s := &Set{options: o, log: o.Logger.With().Str("component", "partition").Logger(), start: o.Now()}
+	s.slots = make(chan struct{}, changeWorkers)
 	s.mu.partitions = map[cluster.TopicPartition]*Partition{}
 	s.active.partitions = map[*Partition]struct{}{}
 	s.roles.controllerEpoch.Store(-1)
@@ -115,8 +117,14 @@ func (s *Set) mayLeadShortened() bool {
 	return s.options.LeadShortened != nil && s.options.LeadShortened()
 }
 
-// background runs I/O that must not be done by whoever noticed the need for it. Close waits for it.
-func (s *Set) background(task func()) { s.tasks.Go(task) }
+// background runs I/O that must not be done by whoever noticed the need for it, some at a time. Run waits for it at its end.
+func (s *Set) background(task func()) {
+	s.tasks.Go(func() {
+		s.slots <- struct{}{}
+		defer func() { <-s.slots }()
+		task()
+	})
+}
 
 // Get returns a hosted partition: UNKNOWN_TOPIC_OR_PARTITION when there is none, KAFKA_STORAGE_ERROR when its directory has
 // failed. Whether it leads is for the partition's methods to judge.

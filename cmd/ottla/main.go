@@ -66,7 +66,7 @@ Then: ottla status, ottla topics list, ottla consume TOPIC, ottla down.
 One broker, as a service manager starts it:
   ottla broker /etc/ottla/server.properties`,
 		Commands: []*cli.Command{
-			brokerCommand(),
+			brokerCommand(), superviseCommand(),
 			upCommand(), statusCommand(), downCommand(),
 			topicsCommand(), produceCommand(), consumeCommand(),
 			healthCommand(), zkCommand(), configCommand(),

@@ -125,13 +125,14 @@ func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (kadm.Meta
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
+	began := time.Now()
 	for {
 		m, err := adm.BrokerMetadata(ctx)
 		if err == nil && len(m.Brokers) >= cluster.Spec.Brokers && m.Controller >= 0 {
 			return m, nil
 		}
 		for _, p := range cluster.Brokers() {
-			if _, ok := p.PID(); !ok {
+			if _, ok := p.PID(); !ok && time.Since(began) > startGrace {
 				return m, fmt.Errorf("%s has ended: %s (its output is in %s)", p.Name, lastLine(p.Log()), p.Log())
 			}
 		}
@@ -142,6 +143,9 @@ func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (kadm.Meta
 		}
 	}
 }
+
+// startGrace is how long a broker's parent may take to note the broker's pid.
+const startGrace = 2 * time.Second
 
 func lastLine(file string) string {
 	text, err := os.ReadFile(file)

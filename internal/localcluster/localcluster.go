@@ -196,7 +196,9 @@ func (c *Cluster) StartBrokers(program string) error {
 		if err := os.WriteFile(file, []byte(c.properties(n+1, p)), 0o644); err != nil {
 			return err
 		}
-		if err := p.start(exec.Command(program, "broker", file)); err != nil {
+		// The parent that 'supervise' is removes the registration of a broker that was killed. It writes the broker's pid.
+		_ = os.Remove(p.pidFile())
+		if err := p.launch(exec.Command(program, "supervise", "--pid-file", p.pidFile(), file)); err != nil {
 			return err
 		}
 	}
@@ -278,6 +280,14 @@ func (p Process) pidFile() string { return filepath.Join(p.Dir, "pid") }
 
 // start runs cmd detached from this process and notes its pid.
 func (p Process) start(cmd *exec.Cmd) error {
+	if err := p.launch(cmd); err != nil {
+		return err
+	}
+	return os.WriteFile(p.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644)
+}
+
+// launch runs cmd detached from this process.
+func (p Process) launch(cmd *exec.Cmd) error {
 	out, err := os.OpenFile(p.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -288,9 +298,8 @@ func (p Process) start(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	pid := cmd.Process.Pid
 	go func() { _ = cmd.Wait() }() // reaped while this process lives, by init afterwards
-	return os.WriteFile(p.pidFile(), []byte(strconv.Itoa(pid)), 0o644)
+	return nil
 }
 
 // PID returns the process' id if it runs. A number that another program has got since is not mistaken for it.
