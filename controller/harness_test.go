@@ -28,15 +28,16 @@ import (
 type world struct {
 	t        testing.TB
 	tree     *zktest.Tree
-	admin    *zktest.FakeSession // the test's own eyes
+	admin    zkcoord.Session // the test's own eyes
 	snapshot *config.Snapshot
 	mu       sync.Mutex // guards brokers and what they hold; never held while a controller is called
 	brokers  map[cluster.BrokerID]*fakeBroker
 	members  map[cluster.BrokerID]bool // that never stand for controller
 	seed     uint64
 	logger   zerolog.Logger
-	slow     time.Duration       // of each answer
-	quiet    bool                // keeps no log
+	slow     time.Duration // of each answer
+	quiet    bool          // keeps no log
+	connect  func() (zkcoord.Session, func())
 	opened   func(b *fakeBroker) // hears of new sessions; may be nil
 }
 
@@ -48,7 +49,8 @@ type fakeBroker struct {
 	member      bool // never stands for controller
 	up          bool
 	incarnation int
-	session     *zktest.FakeSession
+	session     *zktest.FakeSession // nil over a real ensemble
+	end         func()              // ends the session
 	epoch       cluster.BrokerEpoch
 	ctrl        *Controller
 
@@ -79,7 +81,7 @@ func newWorld(t testing.TB, keys map[string]string) *world {
 	snapshot, err := config.FromMap(keys)
 	require.NoError(t, err)
 	w := &world{t: t, tree: zktest.NewTree(), snapshot: snapshot, brokers: map[cluster.BrokerID]*fakeBroker{}, logger: zerolog.Nop()}
-	w.admin = w.tree.NewSession()
+	w.admin, _ = w.session()
 	require.NoError(t, zkcoord.EnsurePaths(w.admin))
 	t.Cleanup(w.close)
 	return w
@@ -130,16 +132,26 @@ func (w *world) start(id cluster.BrokerID, rack string) *fakeBroker {
 	return b
 }
 
+// session opens a session, in memory unless the world has others.
+func (w *world) session() (s zkcoord.Session, end func()) {
+	if w.connect != nil {
+		return w.connect()
+	}
+	fake := w.tree.NewSession()
+	return fake, fake.Expire
+}
+
 // open registers a broker in a new session.
 func (w *world) open(b *fakeBroker) {
-	s := w.tree.NewSession()
+	s, end := w.session()
 	epoch, err := zkcoord.RegisterBroker(s, b.id, zkcoord.Registration{
 		Endpoints: []cluster.Endpoint{{Listener: "PLAINTEXT", Protocol: "PLAINTEXT", Host: "host", Port: 9000 + int32(b.id)}},
 		Rack:      b.rack, JMXPort: -1,
 	}, 0)
 	require.NoError(w.t, err)
 	w.mu.Lock()
-	b.session, b.epoch = s, epoch
+	b.session, _ = s.(*zktest.FakeSession)
+	b.end, b.epoch = end, epoch
 	w.mu.Unlock()
 	if w.opened != nil {
 		w.opened(b)
@@ -156,14 +168,14 @@ func (w *world) kill(id cluster.BrokerID) {
 	b.ctrl.SessionLost()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	b.session.Expire()
+	b.end()
 	require.NoError(w.t, b.ctrl.Close(ctx))
 }
 
 // expire ends the session of a broker, which then registers anew.
 func (w *world) expire(id cluster.BrokerID) {
 	b := w.brokers[id]
-	b.session.Expire()
+	b.end()
 	b.ctrl.SessionLost()
 	w.open(b)
 }
