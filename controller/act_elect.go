@@ -31,13 +31,12 @@ func (r *reign) onTick() error {
 // onZKPreferredElection takes up /admin/preferred_replica_election, the way of the tools before 2.4, and deletes it in any case.
 func (r *reign) onZKPreferredElection() error {
 	tps, found, err := zkcoord.ReadPreferredElection(r.s)
-	if !found && err != nil {
+	switch {
+	case err != nil && !found:
 		return fmt.Errorf("read %s: %w", zkcoord.PreferredElectionPath, err)
-	}
-	if !found {
+	case !found:
 		return nil
-	}
-	if err = r.tolerateBadNodes(err); err != nil {
+	case err != nil:
 		r.log.Error().Err(err).Str("znode", zkcoord.PreferredElectionPath).Msg("unreadable znode, deleting it")
 	}
 	var ps []*partition

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -121,15 +122,24 @@ func (r *reign) dropNotifications() error {
 
 // deletePaths deletes znodes under the fence; those that are gone already do not matter.
 func (r *reign) deletePaths(paths []string) error {
-	if len(paths) == 0 {
-		return nil
+	for len(paths) > 0 {
+		units := make([][]zkcoord.Op, len(paths))
+		for i, path := range paths {
+			units[i] = []zkcoord.Op{zkcoord.DeleteOp(path, zkcoord.AnyVersion)}
+		}
+		results, err := zkcoord.WriteFenced(r.s, r.epochVersion, units)
+		if err != nil {
+			return err
+		}
+		var again []string
+		for i, res := range results {
+			if errors.Is(res.Err, zkcoord.ErrConnectionLost) {
+				again = append(again, paths[i])
+			}
+		}
+		paths = again
 	}
-	units := make([][]zkcoord.Op, len(paths))
-	for i, path := range paths {
-		units[i] = []zkcoord.Op{zkcoord.DeleteOp(path, zkcoord.AnyVersion)}
-	}
-	_, err := zkcoord.WriteFenced(r.s, r.epochVersion, units)
-	return err
+	return nil
 }
 
 // load reads brokers, topics and partition states.

@@ -302,3 +302,29 @@ func TestPanicInAnEventEndsTheReign(t *testing.T) {
 		require.Equal(t, cluster.ControllerEpoch(2), w.brokers[1].ctrl.currentReign().m.epoch)
 	})
 }
+
+func TestUnreadableZnodesDoNotStopTheController(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *story) {
+		w := s.w
+		set := func(path, data string) {
+			if _, err := w.admin.Set(path, []byte(data), zkcoord.AnyVersion); err != nil {
+				require.NoError(t, w.admin.CreateAll(path, []byte(data)), path)
+			}
+		}
+		set(zkcoord.StatePath(t0), "{")
+		set(zkcoord.TopicPath("bad"), "[]")
+		set(zkcoord.BrokerIDsPath+"/nine", "x")
+		set(zkcoord.BrokerIDsPath+"/9", "x")
+		set(zkcoord.ReassignPartitionsPath, "?")
+		set(zkcoord.PreferredElectionPath, "?")
+		set(zkcoord.LogDirEventsPath+"/log_dir_event_0000000007", "?")
+		set(zkcoord.ISRChangesPath+"/isr_change_0000000007", "?")
+		synctest.Wait()
+		s.run([]string{"kill", "1"})
+		s.run([]string{"start", "1"})
+		require.True(t, w.brokers[1].ctrl.Active())
+		s.run([]string{"kill", "2"})
+		require.Equal(t, cluster.BrokerID(3), w.state(cluster.TopicPartition{Topic: "t", Partition: 1}).State.Leader)
+		require.Equal(t, "ok\n", s.run([]string{"create", "u", "0:1,3"}))
+	})
+}

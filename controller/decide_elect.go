@@ -36,6 +36,8 @@ var (
 	errNewerController = errors.New("the state was written by a newer controller")
 	// errUnchanged: nothing needs to be written.
 	errUnchanged = errors.New("nothing to change")
+	// errUnreadable: the partition has a state znode, but not one that can be understood. Nothing is done to it.
+	errUnreadable = errors.New("the partition's state is unreadable")
 	// errNoState: the partition has no state znode.
 	errNoState = errors.New("the partition has no state")
 )

@@ -227,6 +227,8 @@ func (r *reign) createRound(todo []*change, repeated bool) ([]*change, error) {
 		switch err := results[i].Err; {
 		case err == nil:
 			c.p.known, c.p.state, c.p.version = true, c.decision.state, 0
+		case errors.Is(err, zkcoord.ErrNodeExists) && parents[c]:
+			c.err = errUnreadable // it was not taken over a moment ago
 		case errors.Is(err, zkcoord.ErrConnectionLost), errors.Is(err, zkcoord.ErrNodeExists):
 			again = append(again, c)
 		default:
