@@ -351,6 +351,7 @@ func (n *node) lead(p int, c replication.Change) {
 		}
 	}
 	n.w.reached("became leader")
+	n.w.logf("%v: partition %d: leads epoch %d from %d, isr %v", n.id, p, c.LeaderEpoch, d.end(), c.ISR)
 	if r.state.Role() == replication.Leader {
 		n.w.reached("leader again without having followed")
 	}
@@ -665,12 +666,16 @@ func (n *node) cut(p int, cut replication.Cut) {
 		r.parkedCut = true
 		return
 	}
-	for i := cut.Offset; i < min(d.end(), int64(len(t.committed))); i++ {
+	// I10. Outside the ISR, on the word of a leader that has been replaced meanwhile, a replica may cut what a later leader has
+	// committed without it: it will fetch it again. I3 sees to the members.
+	for i := cut.Offset; i < min(d.end(), int64(len(t.committed))) && n.newest(p, r.state.LeaderEpoch()); i++ {
 		if d.records[i] == t.committed[i] {
 			n.w.fail("I10: partition %d: %v cuts committed offset %d (to %d, log end %d)", p, n.id, i, cut.Offset, d.end())
 		}
 	}
 	n.w.reached("truncation")
+	n.w.logf("%v: partition %d: cuts to %d of %d by epoch %d of %v, epochs %v, the leader's %v end %d", n.id, p, cut.Offset, d.end(),
+		r.state.LeaderEpoch(), r.state.Leader(), d.epochs, n.w.brokers[r.state.Leader()].disks[p].epochs, n.w.brokers[r.state.Leader()].disks[p].end())
 	n.w.aimFault()
 	d.truncate(cut.Offset)
 	r.state.Truncated(d.end())

@@ -6,8 +6,7 @@ import (
 	"ottla/broker/replication"
 )
 
-type instant = replication.Instant
-
+// TestDump prints the world at the end of the run of -sim.seed.
 func TestDump(t *testing.T) {
 	if *flagSeed == 0 {
 		t.Skip()
@@ -15,7 +14,7 @@ func TestDump(t *testing.T) {
 	w := newWorld(Config{Seed: *flagSeed})
 	w.start()
 	w.scheduleFaults()
-	w.runUntil(w.now + 1e9*0 + 0 + timeOf(w))
+	w.runUntil(w.now + replication.Instant(w.cfg.Faults))
 	w.heal()
 	w.converge()
 	for _, b := range w.brokers {
@@ -34,5 +33,3 @@ func TestDump(t *testing.T) {
 		}
 	}
 }
-
-func timeOf(w *world) (d instant) { return instant(w.cfg.Faults) }
