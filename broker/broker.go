@@ -50,6 +50,7 @@ type Broker struct {
 	zk         *zkcoord.Client
 	sessions   *sessions
 	logs       *logstore.Manager
+	cleaner    *logstore.Cleaner // nil with log.cleaner.enable=false
 	partitions *partition.Set
 	alterer    *partition.Alterer
 	fetchers   *fetcher.Manager

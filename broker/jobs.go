@@ -14,7 +14,7 @@ type job struct {
 	name   string
 	first  time.Duration // before the first run; 0: one period
 	period func() time.Duration
-	run    func(now time.Time)
+	run    func(ctx context.Context, now time.Time) // ends early when ctx does: the broker stops
 }
 
 // scheduler starts, names, measures and stops the background work of a broker: the one place to look for it.
@@ -45,14 +45,14 @@ func (s *scheduler) jobLoop(ctx context.Context, j job) {
 		case <-ctx.Done():
 			return
 		case now := <-timer.C:
-			s.once(j, now)
+			s.once(ctx, j, now)
 			timer.Reset(j.period())
 		}
 	}
 }
 
 // once runs a job; a panic ends this run, not the broker.
-func (s *scheduler) once(j job, now time.Time) {
+func (s *scheduler) once(ctx context.Context, j job, now time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error().Str("job", j.name).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("background job panicked")
@@ -61,7 +61,7 @@ func (s *scheduler) once(j job, now time.Time) {
 			s.log.Warn().Str("job", j.name).Int64("dur_ms", took.Milliseconds()).Msg("background job takes longer than its period")
 		}
 	}()
-	j.run(now)
+	j.run(ctx, now)
 }
 
 // stop ends all jobs and waits for those that run.

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -209,25 +210,48 @@ func (b *Broker) startJobs(context.Context) error {
 		return func() time.Duration { return key.Of(b.config.Load()) }
 	}
 	every := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
-	logged := func(what string, run func() error) func(time.Time) {
-		return func(time.Time) {
+	plain := func(run func(time.Time)) func(context.Context, time.Time) {
+		return func(_ context.Context, now time.Time) { run(now) }
+	}
+	logged := func(what string, run func() error) func(context.Context, time.Time) {
+		return func(context.Context, time.Time) {
 			if err := run(); err != nil {
 				b.log.Error().Err(err).Msg(what + " failed")
 			}
 		}
 	}
-	firstRun := config.LogInitialTaskDelayMs.Of(b.config.Load())
-	b.jobs = startJobs([]job{
-		{"retention", firstRun, of(config.LogRetentionCheckIntervalMs), func(now time.Time) { b.logs.RetentionPass(now) }},
-		{"delete-files", firstRun, every(time.Second), b.logs.DeletePass},
-		{"flush", firstRun, every(time.Second), func(now time.Time) { logged("flush", func() error { return b.logs.FlushPass(now) })(now) }},
+	s := b.config.Load()
+	firstRun := config.LogInitialTaskDelayMs.Of(s)
+	jobs := []job{
+		{"retention", firstRun, of(config.LogRetentionCheckIntervalMs), plain(func(now time.Time) { b.logs.RetentionPass(now) })},
+		{"delete-files", firstRun, every(time.Second), plain(b.logs.DeletePass)},
+		{"flush", firstRun, every(time.Second), logged("flush", func() error { return b.logs.FlushPass(time.Now()) })},
 		{"checkpoint-recovery-points", firstRun, of(config.LogFlushOffsetCheckpointIntervalMs), logged("checkpoint of recovery points", b.logs.CheckpointRecoveryPoints)},
 		{"checkpoint-log-starts", firstRun, of(config.LogFlushStartOffsetCheckpointIntervalMs), logged("checkpoint of log start offsets", b.logs.CheckpointLogStarts)},
 		{"checkpoint-high-watermarks", 0, of(config.ReplicaHighWatermarkCheckpointIntervalMs), logged("checkpoint of high watermarks", b.logs.CheckpointHighWatermarks)},
-		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), b.logs.ExpireProducers},
-		{"close-idle-files", 0, every(time.Minute), func(time.Time) { b.logs.CloseIdleFiles() }},
-	}, b.log)
+		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
+		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
+	}
+	if config.LogCleanerEnable.Of(s) {
+		b.cleaner = logstore.NewCleaner(b.cleanerOptions(s))
+		jobs = append(jobs, job{"compaction", firstRun, of(config.LogCleanerBackoffMs), b.cleaner.Pass})
+	}
+	b.jobs = startJobs(jobs, b.log)
 	return nil
+}
+
+// cleanerOptions gives the whole map of keys to one cleaner: it compacts one log after another.
+func (b *Broker) cleanerOptions(s *config.Snapshot) logstore.CleanerOptions {
+	o := logstore.CleanerOptions{
+		Logs:        b.logs.Logs,
+		DedupeBytes: config.LogCleanerDedupeBufferSize.Of(s),
+		LoadFactor:  config.LogCleanerIOBufferLoadFactor.Of(s),
+		Logger:      b.log.With().Str("component", "cleaner").Logger(),
+	}
+	if rate := config.LogCleanerIOMaxBytesPerSecond.Of(s); rate < math.MaxFloat64 {
+		o.BytesPerSecond = rate
+	}
+	return o
 }
 
 func (b *Broker) openController(context.Context) error {
