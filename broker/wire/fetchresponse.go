@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"ottla/internal/cluster"
@@ -28,6 +29,13 @@ import (
 // fileSendBytes is the size from which a partition's records go from file to socket without passing through user space. Shorter ones
 // are read behind the bytes before them, so that all leaves with one write. Measured on loopback: sendfile wins from 16–64 KiB on.
 const fileSendBytes = 32 << 10
+
+// An answer that already holds crowdedBytes in memory leaves records from crowdedSendBytes on in their files: a fetch of thousands of
+// partitions must not copy all of them.
+const (
+	crowdedBytes     = 256 << 10
+	crowdedSendBytes = 4 << 10
+)
 
 // FileRange is a byte range of a file: whole record batches of one segment. *logstore.Slice is one.
 type FileRange interface {
@@ -261,6 +269,9 @@ func (f *FetchResponse) appendPartition(dst []byte, p *FetchPartition, sendFrom 
 	} else {
 		dst = binary.BigEndian.AppendUint32(dst, uint32(length))
 	}
+	if len(dst) > crowdedBytes && sendFrom == fileSendBytes {
+		sendFrom = crowdedSendBytes
+	}
 	switch {
 	case length == 0:
 	case length >= sendFrom && p.Records.File() != nil:
@@ -281,9 +292,7 @@ func (f *FetchResponse) appendPartition(dst []byte, p *FetchPartition, sendFrom 
 func appendRange(dst []byte, r FileRange, length int) ([]byte, error) {
 	at := len(dst)
 	if cap(dst)-at < length {
-		grown := make([]byte, at, at+length+answerSlack)
-		copy(grown, dst)
-		dst = grown
+		dst = slices.Grow(dst, length+answerSlack)
 	}
 	dst = dst[:at+length]
 	n, err := r.ReadAt(dst[at:], 0)
