@@ -2,11 +2,13 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +27,31 @@ import (
 
 // The steps of broker.go, in their order.
 
+// checkSupported refuses settings that promise a protection which is not there: starting without it would be worse.
+func checkSupported(s *config.Snapshot) error {
+	if class := config.AuthorizerClassName.Of(s); class != "" {
+		return fmt.Errorf("authorizer.class.name=%s: ACLs are not available yet; remove the setting to run without authorisation", class)
+	}
+	if config.ZookeeperSetACL.Of(s) {
+		return errors.New("zookeeper.set.acl=true: protecting znodes is not available yet; remove the setting to run without")
+	}
+	listeners, err := config.Listeners(s)
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		if l.Protocol != "PLAINTEXT" {
+			return fmt.Errorf("listener %s: security protocol %s is not available yet; use PLAINTEXT", l.Name, l.Protocol)
+		}
+	}
+	return nil
+}
+
 func (b *Broker) openSession(ctx context.Context) error {
 	s := b.config.Load()
+	if err := checkSupported(s); err != nil {
+		return err
+	}
 	b.sessions = newSessions(b)
 	connect := config.ZookeeperConnect.Of(s)
 	b.log.Info().Str("connect", connect).Msg("connecting to zookeeper")
@@ -36,6 +61,7 @@ func (b *Broker) openSession(ctx context.Context) error {
 		ConnectionTimeout: config.ZookeeperConnectionTimeoutMs.Of(s),
 		TickTime:          config.OttlaZookeeperTickTimeMs.Of(s),
 		SyncLimit:         config.OttlaZookeeperSyncLimit.Of(s),
+		MaxInFlight:       max(64, config.ZookeeperMaxInFlightRequests.Of(s)), // the default of 10 dates from another client
 		Logger:            b.log.With().Str("component", "zookeeper").Logger(),
 		Listener:          b.sessions,
 	})
@@ -143,11 +169,13 @@ func (b *Broker) openPartitions(context.Context) error {
 		Topic: func(topic string) partition.TopicSettings {
 			return partitionSettings(b.topicConfigs.orDefault(topic))
 		},
-		Logger:    b.log,
-		Alter:     b.alterer,
-		Alive:     func(id cluster.BrokerID) bool { return b.metadata.load().alive(id) },
-		Lease:     b.zk.LeaseValid,
-		ReadState: b.readState,
+		Logger:        b.log,
+		Alter:         b.alterer,
+		Alive:         func(id cluster.BrokerID) bool { return b.metadata.load().alive(id) },
+		Lease:         b.zk.LeaseValid,
+		StrictLease:   func() bool { return config.OttlaStrictAcks.Of(b.config.Load()) },
+		SelectReplica: b.nearestReplica,
+		ReadState:     b.readState,
 	})
 	b.fetchers = fetcher.New(fetcher.Options{
 		BrokerID:    b.id,
@@ -184,6 +212,24 @@ func (b *Broker) fetcherSettings() fetcher.Settings {
 		Backoff:          config.ReplicaFetchBackoffMs.Of(s),
 		RequestTimeout:   config.ReplicaSocketTimeoutMs.Of(s),
 	}
+}
+
+// rackAwareSelector is the one replica selector that Kafka ships.
+const rackAwareSelector = "RackAwareReplicaSelector"
+
+// nearestReplica lets a consumer read from a replica in its own rack. candidates hold the offset, the leader first; a leader in
+// the rack is left where it is. Source: KIP-392.
+func (b *Broker) nearestReplica(rack string, candidates []cluster.BrokerID) cluster.BrokerID {
+	if rack == "" || !strings.HasSuffix(config.ReplicaSelectorClass.Of(b.config.Load()), rackAwareSelector) {
+		return cluster.NoBroker
+	}
+	m := b.metadata.load()
+	for _, id := range candidates {
+		if m.brokers[id].Rack == rack {
+			return id
+		}
+	}
+	return cluster.NoBroker
 }
 
 // readState asks ZooKeeper what became of an ISR change.
@@ -229,6 +275,7 @@ func (b *Broker) startJobs(context.Context) error {
 		{"checkpoint-recovery-points", firstRun, of(config.LogFlushOffsetCheckpointIntervalMs), logged("checkpoint of recovery points", b.logs.CheckpointRecoveryPoints)},
 		{"checkpoint-log-starts", firstRun, of(config.LogFlushStartOffsetCheckpointIntervalMs), logged("checkpoint of log start offsets", b.logs.CheckpointLogStarts)},
 		{"checkpoint-high-watermarks", 0, of(config.ReplicaHighWatermarkCheckpointIntervalMs), logged("checkpoint of high watermarks", b.logs.CheckpointHighWatermarks)},
+		{"expire-offsets", 0, of(config.OffsetsRetentionCheckIntervalMs), func(_ context.Context, now time.Time) { b.groups.Expire(now) }},
 		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
@@ -325,9 +372,6 @@ func (b *Broker) openListeners(context.Context) error {
 		Logger:                b.log,
 	}
 	for _, l := range listeners {
-		if l.Protocol != "PLAINTEXT" {
-			return fmt.Errorf("listener %s: security protocol %s is not available yet; use PLAINTEXT", l.Name, l.Protocol)
-		}
 		o.Listeners = append(o.Listeners, wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port))})
 	}
 	if b.server, err = wire.NewServer(o); err != nil {
