@@ -23,7 +23,7 @@ func (p *Partition) Append(a AppendRequest, done func(AppendResult)) {
 	if a.Now.IsZero() {
 		a.Now = p.set.now()
 	}
-	if a.Acks != -1 && !p.set.leaseValid() {
+	if !p.set.mayAppend(a.Acks) {
 		done(p.refused(kerr.NotLeaderForPartition))
 		return
 	}
@@ -104,7 +104,7 @@ func (p *Partition) written(a *AppendRequest, w appendWait) {
 	p.deliver(out)
 	switch {
 	case waits:
-	case a.Acks != -1 && !p.set.leaseValid():
+	case !p.set.mayAppend(a.Acks):
 		w.done(p.refused(kerr.NotLeaderForPartition))
 	default:
 		w.done(w.result)

@@ -30,6 +30,9 @@ type Options struct {
 	// Lease reports whether the session with ZooKeeper is proven to live. Nil: always. It gates what the high watermark
 	// does not protect: acks 0 and 1, consumers' reads, ListOffsets.
 	Lease func() bool
+	// StrictLease has the lease gate acks=all too: safer than needed, at the price of availability while the whole ensemble is
+	// away. Nil: no. Source: ottla.strict.acks.
+	StrictLease func() bool
 	// SelectReplica chooses where a consumer in rack should read, among members that hold the offset (the leader first). Nil
 	// or NoBroker: here. Source: replica.selector.class, KIP-392.
 	SelectReplica func(rack string, candidates []cluster.BrokerID) cluster.BrokerID
@@ -109,6 +112,14 @@ func (s *Set) env(now time.Time, minISR int) replication.Env {
 	return replication.Env{
 		Now: s.instant(now), LagMax: time.Duration(s.lagMax.Load()), MinISR: minISR, Alive: s.options.Alive,
 	}
+}
+
+// mayAppend reports whether the lease admits an append with the given acks: the high watermark alone protects acks=all.
+func (s *Set) mayAppend(acks int16) bool {
+	if acks == -1 && (s.options.StrictLease == nil || !s.options.StrictLease()) {
+		return true
+	}
+	return s.leaseValid()
 }
 
 func (s *Set) leaseValid() bool { return s.options.Lease == nil || s.options.Lease() }
