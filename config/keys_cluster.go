@@ -63,6 +63,7 @@ var (
 	_                                             = inert(passwordKey("zookeeper.ssl.truststore.password", unset, ReadOnly, "Accepted without effect."))
 	_                                             = inert(textKey("zookeeper.ssl.truststore.type", unset, anything[string](), ReadOnly, "Accepted without effect."))
 	OttlaControllerEligible                       = boolKey("ottla.controller.eligible", "true", ReadOnly, "Whether this broker may become controller; false keeps it a follower of other controllers, for mixed clusters.")
+	OttlaLeadShortenedLog                         = boolKey("ottla.lead.shortened.log", "false", ClusterWide, "Allow a replica to lead although its log is missing or ends before what was known to be committed. An operator's decision to accept the loss; set it back afterwards.")
 	OttlaStrictAcks                               = boolKey("ottla.strict.acks", "false", ClusterWide, "Refuse acks=all writes too while the session with ZooKeeper is not proven to live. The high watermark alone already keeps a replaced leader from acknowledging.")
 	OttlaZookeeperTickTimeMs                      = timeKey("ottla.zookeeper.tick.time.ms", Int, "2000", time.Millisecond, atLeast[int64](1), ReadOnly, "The ensemble's tickTime; the session lease is computed from it.")
 	OttlaZookeeperSyncLimit                       = intKey("ottla.zookeeper.sync.limit", "5", atLeast[int](1), ReadOnly, "The ensemble's syncLimit in ticks; the session lease is computed from it.")
