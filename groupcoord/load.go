@@ -1,0 +1,264 @@
+package groupcoord
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"ottla/logstore"
+)
+
+// loader builds the groups of a shard from its partition's records, from the log's start to its end. It is the only one who
+// knows them until they are published.
+type loader struct {
+	s       *shard
+	groups  map[string]*entry
+	buf     []byte
+	topics  map[string]string // each name is kept once
+	records int
+	skipped int // records that could not be read, or of other protocols
+}
+
+func (c *Coordinator) load(s *shard) {
+	began := time.Now()
+	l := &loader{s: s, groups: map[string]*entry{}, topics: map[string]string{}}
+	if err := l.run(); err != nil {
+		c.log.Error().Err(err).Int32("partition", s.number).Msg("groups could not be loaded; their clients are told to wait until the partition is led anew")
+		return
+	}
+	if s.phase.Load() == closed {
+		return
+	}
+	if c.o.InZooKeeper {
+		l.addExternal()
+	}
+	n := l.publish()
+	took := time.Since(began)
+	c.o.Metrics.loadSeconds.Observe(took.Seconds())
+	c.log.Info().Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(l.groups)).Int("offsets", n).
+		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
+}
+
+// run reads to the end that the log had when it began; later records are this broker's own.
+func (l *loader) run() error {
+	p := l.s.partition
+	next, end := p.Bounds()
+	for next < end {
+		if l.s.phase.Load() == closed {
+			return nil
+		}
+		data, err := p.Read(next, l.s.c.o.LoadBytes, l.buf)
+		if errors.Is(err, kerr.OffsetOutOfRange) { // the log's start moved
+			if start, _ := p.Bounds(); start > next {
+				next = start
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(data) == 0 {
+			return nil
+		}
+		l.buf = data
+		if next, err = l.batches(data, next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batches takes a chunk and returns the offset after its last whole batch.
+func (l *loader) batches(data []byte, next int64) (int64, error) {
+	from := next
+	for {
+		b, rest, err := logstore.NextBatch(data)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if next == from {
+				return next, io.ErrUnexpectedEOF // not even one batch
+			}
+			return next, nil
+		}
+		if err != nil {
+			return next, err
+		}
+		if err := l.batch(b); err != nil {
+			return next, err
+		}
+		next, data = b.NextOffset(), rest
+	}
+}
+
+func (l *loader) batch(b logstore.Batch) error {
+	if b.IsControl() {
+		m, ok, err := b.EndTxnMarker()
+		if err != nil {
+			return err
+		}
+		if ok {
+			l.endTxn(m.ProducerID, m.Commit)
+		}
+		return nil
+	}
+	producer := int64(logstore.NoProducerID)
+	if b.Magic() == 2 && b.IsTransactional() {
+		producer = b.ProducerID()
+	}
+	for r, err := range b.Records() {
+		if err != nil {
+			return err
+		}
+		l.records++
+		if err := l.record(&r, producer); err != nil {
+			l.skipped++
+			l.s.c.log.Warn().Err(err).Int32("partition", l.s.number).Int64("offset", r.Offset).Msg("record skipped")
+		}
+	}
+	return nil
+}
+
+func (l *loader) record(r *logstore.Record, producer int64) error {
+	k, known, err := decodeKey(r.Key)
+	if err != nil {
+		return err
+	}
+	if !known {
+		l.skipped++
+		return nil
+	}
+	if k.offset {
+		return l.offset(&k, r, producer)
+	}
+	if r.Value == nil {
+		if e := l.groups[k.group]; e != nil { // its offsets have tombstones of their own
+			e.mu.group = newGroup(k.group, &l.s.c.o.Limits, l.s.c.o.NewID, time.Time{})
+		}
+		return nil
+	}
+	v, err := decodeGroup(r.Value)
+	if err != nil {
+		return err
+	}
+	e := l.entry(k.group)
+	e.mu.group = newGroup(k.group, &l.s.c.o.Limits, l.s.c.o.NewID, time.Time{})
+	e.mu.group.restore(v, l.s.c.now())
+	return nil
+}
+
+func (l *loader) offset(k *loadedKey, r *logstore.Record, producer int64) error {
+	k.tp.Topic = l.intern(k.tp.Topic)
+	if r.Value == nil {
+		if e := l.groups[k.group]; e != nil {
+			e.mu.offsets.remove(k.tp)
+		}
+		return nil
+	}
+	c, err := decodeOffset(r.Value)
+	if err != nil {
+		return err
+	}
+	c.at = r.Offset
+	e := l.entry(k.group)
+	if producer == logstore.NoProducerID {
+		e.mu.offsets.put(k.tp, c)
+		return nil
+	}
+	e.mu.offsets.putTxn(producer, k.tp, c)
+	touch(l.s.mu.producers, producer, e)
+	return nil
+}
+
+func (l *loader) endTxn(producer int64, commit bool) {
+	for e := range l.s.mu.producers[producer] {
+		e.mu.offsets.endTxn(producer, commit)
+	}
+	delete(l.s.mu.producers, producer)
+}
+
+func touch(producers map[int64]map[*entry]bool, producer int64, e *entry) {
+	if producers[producer] == nil {
+		producers[producer] = map[*entry]bool{}
+	}
+	producers[producer][e] = true
+}
+
+func (l *loader) intern(topic string) string {
+	if known, ok := l.topics[topic]; ok {
+		return known
+	}
+	l.topics[topic] = topic
+	return topic
+}
+
+func (l *loader) entry(group string) *entry {
+	e := l.groups[group]
+	if e == nil {
+		e = l.s.newEntry(group)
+		e.mu.group.since = time.Time{}
+		l.groups[group] = e
+	}
+	return e
+}
+
+// publish opens the shard, and returns how many offsets it has. Groups of which nothing is left are dropped. Sessions of
+// members begin now.
+func (l *loader) publish() (n int) {
+	s := l.s
+	for id, e := range l.groups {
+		n += e.mu.offsets.count
+		g := e.mu.group
+		if g.state == Empty && g.generation == 0 && e.mu.offsets.empty() && !e.mu.external {
+			delete(l.groups, id)
+		}
+	}
+	s.mu.Lock()
+	if s.phase.Load() == closed {
+		s.mu.Unlock()
+		return n
+	}
+	s.mu.groups = l.groups
+	s.phase.Store(ready)
+	entries := make([]*entry, 0, len(l.groups))
+	for _, e := range l.groups {
+		entries = append(entries, e)
+	}
+	s.mu.Unlock()
+	for _, e := range entries {
+		e.decide(func(d *decision, g *group) { g.loaded(d) })
+	}
+	return n
+}
+
+// loaded begins what a group that was just loaded needs: its members' sessions run, and one that is larger than the limit
+// rebalances.
+func (g *group) loaded(d *decision) {
+	if g.state != Stable {
+		return
+	}
+	for _, m := range g.order {
+		m.heard(d.now)
+	}
+	if len(g.order) > g.limits.MaxSize {
+		g.prepare(d, "the group is over capacity")
+	}
+}
+
+// EndTransaction applies or drops the offsets that a producer committed in a transaction of a partition. It is told after
+// the marker is in the log.
+func (c *Coordinator) EndTransaction(number int32, producer int64, commit bool) {
+	s := (*c.shards.Load())[number]
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	groups := s.mu.producers[producer]
+	delete(s.mu.producers, producer)
+	s.mu.Unlock()
+	for e := range groups {
+		e.mu.Lock()
+		e.mu.offsets.endTxn(producer, commit)
+		e.mu.Unlock()
+	}
+}
