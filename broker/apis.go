@@ -32,6 +32,18 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 12, (*Broker).handleMetadata),
 		on(b, 0, 4, (*Broker).handleOffsetForLeaderEpoch),
 
+		on(b, 0, 6, (*Broker).handleFindCoordinator),
+		on(b, 0, 9, (*Broker).handleJoinGroup),
+		on(b, 0, 5, (*Broker).handleSyncGroup),
+		on(b, 0, 4, (*Broker).handleHeartbeat),
+		on(b, 0, 5, (*Broker).handleLeaveGroup),
+		on(b, 0, 9, (*Broker).handleOffsetCommit),
+		on(b, 0, 9, (*Broker).handleOffsetFetch),
+		on(b, 0, 0, (*Broker).handleOffsetDelete),
+		on(b, 0, 5, (*Broker).handleDescribeGroups),
+		on(b, 0, 5, (*Broker).handleListGroups),
+		on(b, 0, 2, (*Broker).handleDeleteGroups),
+
 		on(b, 0, 7, (*Broker).handleLeaderAndISR),
 		on(b, 0, 4, (*Broker).handleStopReplica),
 		on(b, 0, 8, (*Broker).handleUpdateMetadata),

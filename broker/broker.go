@@ -18,6 +18,7 @@ import (
 	"ottla/broker/wire"
 	"ottla/config"
 	"ottla/controller"
+	"ottla/groupcoord"
 	"ottla/internal/cluster"
 	"ottla/logstore"
 	"ottla/zkcoord"
@@ -55,6 +56,7 @@ type Broker struct {
 	alterer    *partition.Alterer
 	fetchers   *fetcher.Manager
 	controller *controller.Controller
+	groups     *groupcoord.Coordinator
 	server     *wire.Server
 	jobs       *scheduler
 	loops      loops
@@ -115,9 +117,11 @@ func (b *Broker) steps() []step {
 		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
 		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},
+		{"groups", b.openGroups, nil}, // ended by the step before the listeners
 		{"jobs", b.startJobs, func(context.Context) { b.jobs.stop() }},
 		{"controller", b.openController, func(ctx context.Context) { b.closeController(ctx) }},
 		{"listeners", b.openListeners, func(ctx context.Context) { b.closeListeners(ctx) }},
+		{"waiting members", nil, b.closeGroups}, // before the listeners wait for pending answers
 		{"registration", b.register, func(ctx context.Context) { b.leaveCluster(ctx) }},
 	}
 }

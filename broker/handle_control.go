@@ -53,6 +53,9 @@ func (b *Broker) handleUpdateMetadata(r *wire.Request, req *kmsg.UpdateMetadataR
 // metadataChanged tells those that depend on the cluster's picture. removed are partitions of deleted topics.
 func (b *Broker) metadataChanged(removed []cluster.TopicPartition) {
 	b.controllerLink.wake()
+	if len(removed) > 0 {
+		b.groups.TopicsDeleted(removed)
+	}
 	for _, tp := range removed {
 		if b.metadata.load().topics[tp.Topic] == nil {
 			b.topicConfigs.forget(tp.Topic)

@@ -1,0 +1,110 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"ottla/broker/partition"
+	"ottla/config"
+	"ottla/groupcoord"
+	"ottla/internal/cluster"
+	"ottla/logstore"
+)
+
+// openGroups makes the group coordinator. It loads a partition of __consumer_offsets when this broker begins to lead it.
+func (b *Broker) openGroups(context.Context) error {
+	s := b.config.Load()
+	b.groups = groupcoord.New(groupcoord.Options{
+		Limits: groupcoord.Limits{
+			SessionTimeoutMin: config.GroupMinSessionTimeoutMs.Of(s),
+			SessionTimeoutMax: config.GroupMaxSessionTimeoutMs.Of(s),
+			InitialDelay:      config.GroupInitialRebalanceDelayMs.Of(s),
+			MaxSize:           config.GroupMaxSize.Of(s),
+		},
+		MetadataMax:   config.OffsetMetadataMaxBytes.Of(s),
+		CommitTimeout: config.OffsetsCommitTimeoutMs.Of(s),
+		Retention:     config.OffsetsRetentionMinutes.Of(s),
+		LoadBytes:     config.OffsetsLoadBufferSize.Of(s),
+		InZooKeeper:   config.OffsetsStorage.Of(s) == "zookeeper",
+		Dual:          config.DualCommitEnabled.Of(s),
+		Partitions:    b.offsetsPartitions,
+		Lease:         b.zk.LeaseValid,
+		Session:       b.zk.Session,
+		Run:           b.tasks.run,
+		Logger:        b.log,
+		Metrics:       groupcoord.NewMetrics(b.registry),
+	})
+	b.groups.Start()
+	b.partitions.OnLeadershipChange(b.offsetsLeadership)
+	return nil
+}
+
+// closeGroups answers the members that wait; what comes later is told COORDINATOR_NOT_AVAILABLE.
+func (b *Broker) closeGroups(context.Context) { b.groups.Close() }
+
+// offsetsPartitions is how many partitions __consumer_offsets has; 0: it does not exist, as far as is known here.
+func (b *Broker) offsetsPartitions() int32 {
+	t := b.metadata.load().topics[offsetsTopic]
+	if t == nil {
+		return 0
+	}
+	return int32(len(t.partitions))
+}
+
+// offsetsLeadership tells the coordinator which groups it has won and lost.
+func (b *Broker) offsetsLeadership(became, resigned []*partition.Partition) {
+	for _, p := range resigned {
+		if tp := p.TopicPartition(); tp.Topic == offsetsTopic {
+			b.groups.Resigned(tp.Partition)
+		}
+	}
+	for _, p := range became {
+		tp := p.TopicPartition()
+		if tp.Topic != offsetsTopic {
+			continue
+		}
+		if epoch, leads := p.IsLeader(); leads {
+			b.groups.Elected(tp.Partition, epoch, offsetsLog{p})
+		}
+	}
+}
+
+// offsetsLog is a partition of __consumer_offsets as the coordinator uses it.
+type offsetsLog struct{ p *partition.Partition }
+
+func (l offsetsLog) Append(batches []byte, epoch cluster.LeaderEpoch, timeout time.Duration, done func(int64, error)) {
+	l.p.Append(partition.AppendRequest{
+		Records: batches, Acks: -1, Timeout: timeout, ProduceVersion: -1, Origin: logstore.OriginCoordinator,
+		LeaderEpoch: epoch, Fenced: true,
+	}, func(r partition.AppendResult) { done(r.BaseOffset, r.Err) })
+}
+
+func (l offsetsLog) Bounds() (start, end int64) {
+	log := l.p.Log()
+	if log == nil {
+		return 0, 0
+	}
+	return log.LogStartOffset(), log.LogEndOffset()
+}
+
+func (l offsetsLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
+	log := l.p.Log()
+	if log == nil {
+		return nil, logstore.ErrClosed
+	}
+	s, err := log.Read(offset, maxBytes, log.LogEndOffset(), true)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Release()
+	if int64(cap(buf)) < s.Len {
+		buf = make([]byte, s.Len)
+	}
+	buf = buf[:s.Len]
+	if _, err := s.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return buf, nil
+}

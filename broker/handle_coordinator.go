@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+	"ottla/groupcoord"
+	"ottla/internal/cluster"
+)
+
+// FindCoordinator v0–6: which broker coordinates a group.
+//   - Version 0 knows groups only; 1 adds the key type (KIP-98), 4 several keys (KIP-699), 6 share groups (KIP-932), which
+//     this cluster has none of.
+//   - The first request of all creates __consumer_offsets and is told COORDINATOR_NOT_AVAILABLE, which clients retry.
+//   - A transactional id needs a transaction coordinator; there is none, so the client is refused at once instead of being
+//     told to retry.
+
+// The key types of FindCoordinator.
+const (
+	coordinatorGroup       = 0
+	coordinatorTransaction = 1
+	coordinatorShare       = 2
+)
+
+func (b *Broker) handleFindCoordinator(r *wire.Request, req *kmsg.FindCoordinatorRequest) kmsg.Response {
+	keys := req.CoordinatorKeys
+	if r.Version < 4 {
+		keys = []string{req.CoordinatorKey}
+	}
+	// Creating the topic waits for ZooKeeper; the answer does not.
+	if req.CoordinatorType == coordinatorGroup && len(keys) > 0 && b.offsetsPartitions() == 0 {
+		b.tasks.run(b.createOffsetsTopic)
+	}
+	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
+	for _, key := range keys {
+		found := b.findCoordinator(r, req.CoordinatorType, key)
+		if r.Version < 4 {
+			resp.ErrorCode, resp.NodeID, resp.Host, resp.Port = found.ErrorCode, found.NodeID, found.Host, found.Port
+			resp.ErrorMessage = found.ErrorMessage
+			break
+		}
+		found.ErrorMessage = kmsg.StringPtr("")
+		resp.Coordinators = append(resp.Coordinators, found)
+	}
+	return resp
+}
+
+func (b *Broker) createOffsetsTopic() {
+	if b.offsetsPartitions() == 0 {
+		_ = b.autoCreateTopic(offsetsTopic) // logged there; the client asks again
+	}
+}
+
+func (b *Broker) findCoordinator(r *wire.Request, kind int8, key string) kmsg.FindCoordinatorResponseCoordinator {
+	found := kmsg.NewFindCoordinatorResponseCoordinator()
+	found.Key, found.NodeID, found.Port = key, int32(cluster.NoBroker), -1
+	leader, e, err := b.groupCoordinator(r, kind, key)
+	found.ErrorCode, found.ErrorMessage = b.errorCode(err), kmsg.StringPtr("NONE")
+	if err != nil {
+		found.ErrorMessage = kmsg.StringPtr(errorMessage(err))
+		return found
+	}
+	found.NodeID, found.Host, found.Port = int32(leader), e.Host, e.Port
+	return found
+}
+
+func (b *Broker) groupCoordinator(r *wire.Request, kind int8, key string) (cluster.BrokerID, cluster.Endpoint, error) {
+	none := cluster.Endpoint{}
+	switch {
+	case kind == coordinatorTransaction:
+		return cluster.NoBroker, none, kerr.TransactionalIDAuthorizationFailed
+	case kind != coordinatorGroup:
+		return cluster.NoBroker, none, kerr.InvalidRequest
+	case !b.allowed(r, opDescribe, groupResource(key)):
+		return cluster.NoBroker, none, kerr.GroupAuthorizationFailed
+	}
+	m := b.metadata.load()
+	t := m.topics[offsetsTopic]
+	if t == nil || slices.Contains(t.partitions, nil) {
+		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
+	}
+	leader := t.partitions[groupcoord.PartitionOf(key, int32(len(t.partitions)))].leader
+	e, ok := m.brokers[leader].Endpoint(r.Conn.Listener())
+	if !ok {
+		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
+	}
+	return leader, e, nil
+}
