@@ -15,6 +15,7 @@ import (
 
 	"ottla/broker/fetcher"
 	"ottla/broker/partition"
+	"ottla/broker/quota"
 	"ottla/broker/wire"
 	"ottla/config"
 	"ottla/controller"
@@ -48,6 +49,8 @@ type Broker struct {
 	tasks          *tasks
 	authorizer     authorizer // nil: everything is allowed
 
+	leaderThrottle, followerThrottle *quota.Throttle
+
 	zk         *zkcoord.Client
 	sessions   *sessions
 	logs       *logstore.Manager
@@ -77,6 +80,7 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b.fetchSessions = newFetchSessions(func() int { return config.MaxIncrementalFetchSessionCacheSlots.Of(b.config.Load()) })
 	b.producerIDs = &producerIDs{allocate: b.allocateFromController, run: b.tasks.run, log: log}
 
+	b.leaderThrottle, b.followerThrottle = b.throttleOf(leaderThrottledRate), b.throttleOf(followerThrottledRate)
 	b.topicConfigs = newTopicConfigs()
 	b.topicConfigs.broker = b.config.Load
 	b.topicConfigs.session = func() zkcoord.Session { return b.zk.Session() }

@@ -217,7 +217,15 @@ func (f *fetch) readLocked(it *fetchItem, again bool) {
 	it.read, it.err = partition.ReadResult{HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1}, nil
 	p, err := f.resolve(it)
 	if err == nil {
-		it.read, err = p.Read(f.readRequest(it, again))
+		read := f.readRequest(it, again)
+		throttled := f.replica >= 0 && f.b.leaderThrottle.Lists(it.topic, it.target.partition)
+		if throttled && !p.InSync(f.replica) && f.b.leaderThrottle.Exceeded(read.Now) {
+			read.MaxBytes, read.MinOneBatch = 0, false // an empty answer; the partition stays due
+		}
+		it.read, err = p.Read(read)
+		if throttled {
+			f.b.leaderThrottle.Record(it.bytes(), read.Now)
+		}
 	}
 	it.err = err
 	f.mu.bytes += it.bytes()

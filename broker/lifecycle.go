@@ -188,6 +188,7 @@ func (b *Broker) openPartitions(context.Context) error {
 			return b.dial(ctx, to)
 		},
 		Settings: b.fetcherSettings,
+		Throttle: followerSide{b.followerThrottle},
 		Logger:   b.log,
 	})
 	b.partitions.SetFetchers(b.fetchers)

@@ -76,6 +76,7 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 
 // topicConfigChanged hands a topic's new settings to its logs and partitions.
 func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
+	b.throttleTopic(topic, t)
 	if b.partitions == nil {
 		return
 	}

@@ -245,3 +245,6 @@ func (p *Partition) Snapshot() Status {
 	}
 	return st
 }
+
+// InSync reports whether a replica is in the committed in-sync set, as this leader knows it.
+func (p *Partition) InSync(id cluster.BrokerID) bool { return slices.Contains(p.view.Load().isr, id) }
