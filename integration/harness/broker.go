@@ -34,8 +34,13 @@ type Broker struct {
 	Address string // host:port of its only listener
 	Dir     string // server.properties, log, data
 	DataDir string
+	// Supervised brokers are run by 'ottla supervise', which removes the registration of one that was killed. It takes effect at
+	// the next start, for Ottla only.
+	Supervised bool
 
 	t       testing.TB
+	network Network // nil = the loopback
+	parent  bool    // process is the supervisor, the broker is its child
 	process *exec.Cmd
 	ended   chan struct{} // closed when process has been reaped
 	code    int           // exit code, valid after ended
@@ -59,7 +64,7 @@ func (b *Broker) start() {
 	cmd.Stdout, cmd.Stderr = out, out
 	// A process group of its own, so that an interrupt at the terminal reaches only the test, which then cleans up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	if err := b.launch(cmd); err != nil {
 		b.t.Fatal(err)
 	}
 	ended := make(chan struct{})
@@ -84,7 +89,36 @@ func (b *Broker) command() (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.Supervised {
+		return exec.Command(binary, "supervise", "--pid-file", b.pidFile(), "--log-format", "kafka", file), nil
+	}
 	return exec.Command(binary, "broker", "--log-format", "kafka", file), nil
+}
+
+// launch starts the command on the broker's machine.
+func (b *Broker) launch(cmd *exec.Cmd) error {
+	b.parent = b.Supervised && b.Kind == Ottla
+	_ = os.Remove(b.pidFile())
+	if b.network == nil {
+		return cmd.Start()
+	}
+	return b.network.Start(b.Machine(), cmd)
+}
+
+// Machine is the broker's name in the cluster's Network.
+func (b *Broker) Machine() string { return fmt.Sprint("broker-", b.ID) }
+
+func (b *Broker) pidFile() string { return filepath.Join(b.Dir, "pid") }
+
+// KillWithParent ends the broker and its supervisor at once, so that nobody removes its registration, and waits for their end.
+func (b *Broker) KillWithParent() {
+	b.t.Helper()
+	child := b.PID()
+	_ = syscall.Kill(-b.process.Process.Pid, syscall.SIGKILL)
+	<-b.ended
+	for syscall.Kill(child, 0) == nil { // an orphan is reaped by the first process of the machine
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Binary returns the path of the program under test: OTTLA_BIN, or one that is built once per test run, with its invariant
@@ -171,15 +205,29 @@ func (b *Broker) WaitEnd(patience time.Duration) int {
 	}
 }
 
-// PID is the process' id.
-func (b *Broker) PID() int { return b.process.Process.Pid }
+// PID is the id of the broker's own process, also when a supervisor runs it.
+func (b *Broker) PID() int {
+	if !b.parent {
+		return b.process.Process.Pid
+	}
+	var pid int
+	Eventually(b.t, 5*time.Second, fmt.Sprintf("the supervisor of broker %d starts it", b.ID), func() error {
+		text, err := os.ReadFile(b.pidFile())
+		if err != nil {
+			return err
+		}
+		pid, err = strconv.Atoi(string(text))
+		return err
+	})
+	return pid
+}
 
 func (b *Broker) signal(s syscall.Signal) {
 	b.t.Helper()
 	if !b.Running() {
 		b.t.Fatalf("broker %d does not run\n%s", b.ID, b.LogTail())
 	}
-	if err := b.process.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := syscall.Kill(b.PID(), s); err != nil && !errors.Is(err, syscall.ESRCH) {
 		b.t.Fatalf("signal %v to broker %d: %v", s, b.ID, err)
 	}
 }
@@ -189,7 +237,7 @@ func (b *Broker) end() {
 	if !b.Running() {
 		return
 	}
-	_ = b.process.Process.Signal(syscall.SIGKILL)
+	_ = syscall.Kill(-b.process.Process.Pid, syscall.SIGKILL) // its whole group
 	<-b.ended
 }
 
@@ -221,21 +269,6 @@ func (b *Broker) SetProperties(properties map[string]string) {
 	if err := os.WriteFile(filepath.Join(b.Dir, "server.properties"), []byte(text.String()), 0o644); err != nil {
 		b.t.Fatal(err)
 	}
-}
-
-// freePorts asks the kernel for ports that are free now, all at once so that they differ.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

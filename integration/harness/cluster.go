@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"ottla/integration/kafka39"
+	"ottla/internal/freeport"
 	"ottla/internal/testzk"
 )
 
@@ -45,6 +47,8 @@ type Options struct {
 	ZooKeepers int               // 1
 	Chroot     string            // "" or "/some/path"
 	Properties map[string]string // over those of properties(), for every broker
+	Network    Network           // nil = the loopback
+	Prepare    func(*Broker)     // called before a broker's first start, when its folder is there
 }
 
 // Cluster is a running cluster. Its methods fail the test on error.
@@ -55,6 +59,8 @@ type Cluster struct {
 
 	t          testing.TB
 	properties map[string]string
+	network    Network
+	prepare    func(*Broker)
 	view       *View
 }
 
@@ -74,7 +80,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	for _, kind := range o.Brokers {
 		NeedKind(t, kind)
 	}
-	c := &Cluster{t: t, ZooKeeper: testzk.Start(t, max(1, o.ZooKeepers)), properties: o.Properties}
+	c := &Cluster{t: t, ZooKeeper: testzk.StartOn(t, max(1, o.ZooKeepers), o.Network), properties: o.Properties, network: o.Network, prepare: o.Prepare}
 	c.Connect = c.ZooKeeper.Connect + o.Chroot
 	for _, kind := range o.Brokers {
 		c.Add(kind, nil)
@@ -128,12 +134,20 @@ func (c *Cluster) Add(kind Kind, properties map[string]string) *Broker {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
-	b := &Broker{ID: id, Kind: kind, Address: loopback(freePorts(c.t, 1)[0]), Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t}
+	b := &Broker{ID: id, Kind: kind, Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t, network: c.network}
+	if c.network != nil {
+		b.Address = net.JoinHostPort(c.network.Address(b.Machine()), strconv.Itoa(brokerPort))
+	} else {
+		b.Address = loopback(freeport.Find(c.t, 1)[0])
+	}
 	all := c.base(b)
 	maps.Copy(all, c.properties)
 	maps.Copy(all, properties)
 	b.SetProperties(all)
 	c.Brokers = append(c.Brokers, b)
+	if c.prepare != nil {
+		c.prepare(b)
+	}
 	c.t.Cleanup(func() {
 		b.end()
 		c.keepLog(b)
@@ -191,9 +205,13 @@ func (c *Cluster) Bootstrap() []string {
 // BootstrapText is Bootstrap as tools take it.
 func (c *Cluster) BootstrapText() string { return strings.Join(c.Bootstrap(), ",") }
 
-// Restart starts b again and waits until it is registered.
+// Restart starts b again and waits until it is registered. A Kafka ends when it meets the registration of its earlier self, so
+// that one is waited out first.
 func (c *Cluster) Restart(b *Broker) {
 	c.t.Helper()
+	if b.Kind == Kafka {
+		c.WaitGone(b)
+	}
 	b.start()
 	c.WaitRegistered(b)
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"ottla/internal/freeport"
 	"ottla/internal/zkserver"
 )
 
@@ -28,6 +29,7 @@ type Ensemble struct {
 	Connect string // host:port,… of all servers
 	t       testing.TB
 	install zkserver.Installation
+	network Network // nil = the loopback
 	servers []*server
 }
 
@@ -43,28 +45,40 @@ type server struct {
 // when the test ends.
 func Start(t testing.TB, servers int) *Ensemble {
 	t.Helper()
+	return StartOn(t, servers, nil)
+}
+
+// Network gives each server a machine of its own, called zookeeper-N.
+type Network interface {
+	Address(machine string) string
+	Start(machine string, cmd *exec.Cmd) error
+}
+
+// StartOn is Start on the machines of a network; nil is the loopback.
+func StartOn(t testing.TB, servers int, network Network) *Ensemble {
+	t.Helper()
 	install, err := zkserver.Find()
 	if err != nil {
 		t.Skip(err)
 	}
-	e := &Ensemble{t: t, install: install}
+	e := &Ensemble{t: t, install: install, network: network}
 	dir := t.TempDir()
-	ports := freePorts(t, 3*servers)
+	ports := freeport.Find(t, 3*servers)
 	var members []zkserver.Member
 	for i := range servers {
 		if servers > 1 {
-			members = append(members, zkserver.Member{ID: i + 1, Host: "127.0.0.1", PeerPort: ports[3*i+1], ElectionPort: ports[3*i+2]})
+			members = append(members, zkserver.Member{ID: i + 1, Host: e.host(i + 1), PeerPort: ports[3*i+1], ElectionPort: ports[3*i+2]})
 		}
 	}
 	var addresses []string
 	for i := range servers {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[3*i]))
+		address := net.JoinHostPort(e.host(i+1), strconv.Itoa(ports[3*i]))
 		addresses = append(addresses, address)
 		e.servers = append(e.servers, &server{
 			address: address,
 			dir:     filepath.Join(dir, fmt.Sprint("zk-", i+1)),
 			config: zkserver.Config{
-				ID: i + 1, ClientPort: ports[3*i], Members: members, TickMs: int(TickTime / time.Millisecond), SyncLimit: SyncLimit,
+				ID: i + 1, ClientHost: e.host(i + 1), ClientPort: ports[3*i], Members: members, TickMs: int(TickTime / time.Millisecond), SyncLimit: SyncLimit,
 				MaxSessionMs: 60000, HeapMB: 128, Extra: map[string]string{"forceSync": "no", "extendedTypesEnabled": "true"},
 			},
 		})
@@ -76,6 +90,23 @@ func Start(t testing.TB, servers int) *Ensemble {
 	}
 	e.WaitServing()
 	return e
+}
+
+// Machine is the name of server n in the ensemble's Network.
+func Machine(n int) string { return fmt.Sprint("zookeeper-", n) }
+
+func (e *Ensemble) host(n int) string {
+	if e.network == nil {
+		return "127.0.0.1"
+	}
+	return e.network.Address(Machine(n))
+}
+
+func (e *Ensemble) launch(n int, cmd *exec.Cmd) error {
+	if e.network == nil {
+		return cmd.Start()
+	}
+	return e.network.Start(Machine(n), cmd)
 }
 
 // Servers returns the number of servers, running or not.
@@ -188,23 +219,8 @@ func (e *Ensemble) start(n int) {
 	cmd := s.config.Command(e.install, s.zooCfg)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no server outlives a test that was killed
-	if err := cmd.Start(); err != nil {
+	if err := e.launch(n, cmd); err != nil {
 		e.t.Fatal(err)
 	}
 	s.process = cmd
-}
-
-// freePorts asks the kernel for ports that are free now, all at once so that they differ.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports
 }
