@@ -160,7 +160,7 @@ func (r *reign) bump(ps []*partition) ([]change, error) {
 	if len(ps) == 0 {
 		return nil, nil
 	}
-	changes, err := r.updateStates(ps, r.m.decideBumpRead)
+	changes, err := r.updateStates(ps, r.m.decideBump)
 	for i := range changes {
 		if c := &changes[i]; c.err != nil {
 			r.log.Error().Err(c.err).Str("topic", c.p.topic.name).Int32("partition", c.p.number).Msg("could not raise the leader epoch")

@@ -137,14 +137,12 @@ func (m *model) decideShrink(p *partition, cur zkcoord.PartitionState, gone func
 }
 
 // decideBump raises the leader epoch, so that the same leader's replicas take a new assignment.
-func (m *model) decideBump(p *partition, cur zkcoord.PartitionState) (decision, error) {
-	if cur.ControllerEpoch > m.epoch {
-		return decision{}, fmt.Errorf("%w: epoch %d", errNewerController, cur.ControllerEpoch)
+func (m *model) decideBump(p *partition) (decision, error) {
+	if p.state.ControllerEpoch > m.epoch {
+		return decision{}, fmt.Errorf("%w: epoch %d", errNewerController, p.state.ControllerEpoch)
 	}
-	return decision{state: m.next(cur, cur.Leader, cur.ISR), recipients: p.ids()}, nil
+	return decision{state: m.next(p.state, p.state.Leader, p.state.ISR), recipients: p.ids()}, nil
 }
-
-func (m *model) decideBumpRead(p *partition) (decision, error) { return m.decideBump(p, p.state) }
 
 // decideFirst is the first state of a new partition: the first online replica leads, all online ones are the ISR.
 func (m *model) decideFirst(p *partition) (decision, error) {

@@ -22,7 +22,8 @@ import (
 )
 
 // TestKafka runs the stories testdata/kafka_*.txt against a real Kafka 3.9 and prints where it differs from what is written there.
-// The cluster's brokers 1, 2, … must be up and without topics. Environment: KAFKA39 (the tool that kills and starts processes),
+// The cluster's brokers 1, 2, … must be up and without topics. Some of them may be ours: with one of ours as controller over brokers
+// of Kafka the answers and states must be the same, too (states then carry that controller's epoch). Environment: KAFKA39 (the tool that kills and starts processes),
 // KAFKA39_DIR (its directory), KAFKA39_BOOTSTRAP, KAFKA39_ZOOKEEPER.
 func TestKafka(t *testing.T) {
 	files, err := filepath.Glob("testdata/kafka_*.txt")
