@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"ottla/internal/invariant"
 )
 
 // unknownTimestamp: the first batch of the segment was not looked at yet.
@@ -11,7 +13,13 @@ const unknownTimestamp int64 = -2
 
 // tailEntriesMax is how many entries of each index are kept in memory; the older half is then written to the file. Lookups
 // near the end of the log, which are nearly all, need no file, and a busy partition takes some KiB.
-const tailEntriesMax = 512
+// Checked builds keep few, so that every test sees both places.
+var tailEntriesMax = func() int {
+	if invariant.Checked {
+		return 6
+	}
+	return 512
+}()
 
 // tail is the writer's side of the active segment. Its slices are shared with views: entries are only appended, or replaced by
 // new slices, never changed in place.

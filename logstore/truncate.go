@@ -17,7 +17,7 @@ func (l *Log) TruncateTo(offset int64) error {
 	if err := l.lowerCleaned(offset); err != nil {
 		return err
 	}
-	return l.owner.recoveryPoints.lower(l, offset)
+	return l.lowerCheckpoints(offset)
 }
 
 func (l *Log) truncate(offset int64) error {
@@ -39,6 +39,18 @@ func (l *Log) truncate(offset int64) error {
 	return nil
 }
 
+// lowerCheckpoints makes the files claim no more than what is left. A stale log start above the log's end would even make the
+// loader begin anew.
+func (l *Log) lowerCheckpoints(offset int64) error {
+	d := l.owner
+	for _, c := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks} {
+		if err := c.lower(l, offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TruncateFullyAndStartAt removes everything, also epochs and producers, and starts anew at offset.
 func (l *Log) TruncateFullyAndStartAt(offset int64) error {
 	if err := l.truncateFully(offset); err != nil {
@@ -47,7 +59,7 @@ func (l *Log) TruncateFullyAndStartAt(offset int64) error {
 	if err := l.lowerCleaned(offset); err != nil {
 		return err
 	}
-	return l.owner.recoveryPoints.lower(l, offset)
+	return l.lowerCheckpoints(offset)
 }
 
 func (l *Log) truncateFully(offset int64) error {
