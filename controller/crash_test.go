@@ -142,7 +142,8 @@ func crashOnce(t *testing.T, before, during []string, at int, fault zktest.Fault
 		w.catchUp()
 		synctest.Wait()
 	}
-	strays := strings.Contains(strings.Join(during, " "), "reassign")
+	story := strings.Join(during, " ")
+	strays := strings.Contains(story, "reassign") || strings.Contains(story, "delete")
 	require.NoError(t, w.converged(strays), "crash at write %d\n%s", at, w.dump())
 	return victim != nil
 }
