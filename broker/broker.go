@@ -39,7 +39,9 @@ type Broker struct {
 	config       atomic.Pointer[config.Snapshot]
 	brokerEpoch  atomic.Int64
 	ready        chan struct{} // closed when the broker serves and is registered
+	registered   *gate         // open while this broker is registered and knows its epoch
 	shuttingDown atomic.Bool
+	gainedAt     atomic.Int64 // when leaderships last came here, ns since 1970
 
 	metadata       *metadataCache
 	topicConfigs   *topicConfigs
@@ -68,11 +70,12 @@ type Broker struct {
 // New makes a broker of its settings. Nothing is opened yet.
 func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b := &Broker{
-		log:      log,
-		registry: prometheus.NewRegistry(),
-		ready:    make(chan struct{}),
-		metadata: newMetadataCache(),
-		tasks:    newTasks(),
+		log:        log,
+		registry:   prometheus.NewRegistry(),
+		ready:      make(chan struct{}),
+		registered: newGate(),
+		metadata:   newMetadataCache(),
+		tasks:      newTasks(),
 	}
 	b.metrics = newMetrics(b.registry)
 	b.config.Store(snapshot)

@@ -327,6 +327,26 @@ func nextSessionEpoch(epoch int32) int32 {
 	return epoch + 1
 }
 
+// answerReplicas ends the wait of every replica's fetch.
+func (c *fetchSessions) answerReplicas() {
+	c.mu.Lock()
+	var waiting []*fetch
+	for _, s := range c.mu.byID {
+		if !s.replica {
+			continue
+		}
+		s.mu.Lock()
+		if s.mu.parked != nil {
+			waiting = append(waiting, s.mu.parked)
+		}
+		s.mu.Unlock()
+	}
+	c.mu.Unlock()
+	for _, f := range waiting {
+		f.answer()
+	}
+}
+
 // stats returns how many sessions and how many partitions of sessions there are.
 func (c *fetchSessions) stats() (sessions, partitions int) {
 	c.mu.Lock()

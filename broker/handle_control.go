@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"errors"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -19,8 +21,10 @@ func (b *Broker) handleLeaderAndISR(r *wire.Request, req *kmsg.LeaderAndISRReque
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 		return resp
 	}
-	b.learnTopicConfigs(req)
-	return b.partitions.LeaderAndISR(req, b.epoch())
+	return b.whenRegistered(r, func() kmsg.Response {
+		b.learnTopicConfigs(req)
+		return b.partitions.LeaderAndISR(req, b.epoch())
+	})
 }
 
 func (b *Broker) handleStopReplica(r *wire.Request, req *kmsg.StopReplicaRequest) kmsg.Response {
@@ -29,7 +33,7 @@ func (b *Broker) handleStopReplica(r *wire.Request, req *kmsg.StopReplicaRequest
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 		return resp
 	}
-	return b.partitions.StopReplica(req, b.epoch())
+	return b.whenRegistered(r, func() kmsg.Response { return b.partitions.StopReplica(req, b.epoch()) })
 }
 
 func (b *Broker) handleUpdateMetadata(r *wire.Request, req *kmsg.UpdateMetadataRequest) kmsg.Response {
@@ -38,17 +42,37 @@ func (b *Broker) handleUpdateMetadata(r *wire.Request, req *kmsg.UpdateMetadataR
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 		return resp
 	}
-	sent := cluster.BrokerEpoch(req.BrokerEpoch)
-	if r.Version < 5 {
-		sent = cluster.NoBrokerEpoch
-	}
-	if err := b.partitions.AcceptController(sent, b.epoch(), cluster.ControllerEpoch(req.ControllerEpoch)); err != nil {
-		resp.ErrorCode = b.errorCode(err)
+	return b.whenRegistered(r, func() kmsg.Response {
+		sent := cluster.BrokerEpoch(req.BrokerEpoch)
+		if r.Version < 5 {
+			sent = cluster.NoBrokerEpoch
+		}
+		if err := b.partitions.AcceptController(sent, b.epoch(), cluster.ControllerEpoch(req.ControllerEpoch)); err != nil {
+			resp.ErrorCode = b.errorCode(err)
+			return resp
+		}
+		b.metadataChanged(b.metadata.update(req))
 		return resp
-	}
-	b.metadataChanged(b.metadata.update(req))
-	return resp
+	})
 }
+
+// whenRegistered lets a controller's request wait until this broker knows its own epoch: only then can a request that was meant
+// for an earlier registration be told. Refusing would not do, because the controller does not repeat what was answered.
+func (b *Broker) whenRegistered(r *wire.Request, answer func() kmsg.Response) kmsg.Response {
+	if b.registered.isOpen() {
+		return answer()
+	}
+	b.tasks.run(func() {
+		if b.registered.wait(requestTimeout) {
+			r.Respond(answer())
+			return
+		}
+		r.Close(errNotRegistered) // the controller asks again on a new connection
+	})
+	return nil
+}
+
+var errNotRegistered = errors.New("this broker is not registered")
 
 // metadataChanged tells those that depend on the cluster's picture. removed are partitions of deleted topics.
 func (b *Broker) metadataChanged(removed []cluster.TopicPartition) {

@@ -315,13 +315,27 @@ func (f *fetch) park() {
 		}
 	}
 	f.mu.Lock()
-	f.mu.timer = time.AfterFunc(time.Duration(f.req.MaxWaitMillis)*time.Millisecond, f.answer)
+	f.mu.timer = time.AfterFunc(f.maxWait(), f.answer)
 	f.mu.Unlock()
 	f.session.park(f)
 	if f.private {
 		f.session.keepDueAll()
 	}
 	f.progress()
+}
+
+// After leaderships have come here, replicas' fetches wait at most so long, for so long.
+const (
+	briefWait = 20 * time.Millisecond
+	briefFor  = time.Second
+)
+
+func (f *fetch) maxWait() time.Duration {
+	wait := time.Duration(f.req.MaxWaitMillis) * time.Millisecond
+	if f.replica >= 0 && time.Since(time.Unix(0, f.b.gainedAt.Load())) < briefFor {
+		return min(wait, briefWait)
+	}
+	return wait
 }
 
 // progress looks again at what is due and answers when it is enough. It runs on the goroutine that made the progress.

@@ -192,8 +192,20 @@ func (b *Broker) openPartitions(context.Context) error {
 		Logger:   b.log,
 	})
 	b.partitions.SetFetchers(b.fetchers)
+	b.partitions.OnLeadershipChange(func(became, _ []*partition.Partition) { b.leadershipGained(len(became)) })
 	b.loops.start(b.partitions.Run, b.alterer.Run)
 	return nil
+}
+
+// leadershipGained answers the replicas' fetches that wait here: their brokers may now have more to fetch from this one, and a
+// partition can only join the next fetch. For a moment replicas' fetches wait only briefly, since their brokers hear of the
+// change a little earlier or later than this one.
+func (b *Broker) leadershipGained(partitions int) {
+	if partitions == 0 {
+		return
+	}
+	b.gainedAt.Store(time.Now().UnixNano())
+	b.fetchSessions.answerReplicas()
 }
 
 func (b *Broker) closePartitions() {
@@ -370,6 +382,7 @@ func (b *Broker) openListeners(context.Context) error {
 		MaxConnectionsPerIP:   config.MaxConnectionsPerIP.Of(s),
 		SendBufferBytes:       config.SocketSendBufferBytes.Of(s),
 		ReceiveBufferBytes:    config.SocketReceiveBufferBytes.Of(s),
+		Features:              func() wire.Features { return wire.Features{FinalizedEpoch: 0} }, // as Kafka 3.9 tells in ZooKeeper mode
 		Logger:                b.log,
 	}
 	for _, l := range listeners {

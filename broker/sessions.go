@@ -64,6 +64,8 @@ func (s *sessions) end() {
 // SessionLost stops what belonged to the session: this broker's controllership and all its leaderships.
 func (s *sessions) SessionLost(id int64, cause error) {
 	s.log.Error().Err(cause).Hex("session", sessionBytes(id)).Msg("zookeeper session lost; this broker stops leading until it has registered again")
+	s.b.registered.shut()
+	s.b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
 	if s.b.controller != nil {
 		s.b.controller.SessionLost()
 	}
@@ -125,6 +127,7 @@ func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
 		return err
 	}
 	b.brokerEpoch.Store(int64(epoch))
+	b.registered.open()
 	b.logs.SetBrokerEpoch(epoch)
 	s.mu.Lock()
 	s.mu.previous = session.ID()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/urfave/cli/v2"
 
 	"ottla/internal/localcluster"
@@ -90,7 +91,7 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "serving at %s, controller is broker %d (%.1f s)\n\n", cluster.Bootstrap(), m.Controller, time.Since(began).Seconds())
+	fmt.Fprintf(out, "serving at %s, controller is broker %d (%.1f s)\n\n", cluster.Bootstrap(), m.ControllerID, time.Since(began).Seconds())
 	hints(out, cluster, c.String("dir"))
 	if c.Bool("follow") {
 		return follow(c, cluster)
@@ -117,28 +118,35 @@ func findZooKeeper(ctx context.Context, out io.Writer) (zkserver.Installation, e
 	return zkserver.Find()
 }
 
-// awaitCluster waits until every broker is registered, one of them controls, and each answers.
-func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (kadm.Metadata, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.RetryTimeout(time.Second), kgo.DialTimeout(time.Second))
+// awaitCluster waits until every broker answers, and knows all of them and a controller.
+func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (*kmsg.MetadataResponse, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
 	if err != nil {
-		return kadm.Metadata{}, err
+		return nil, err
 	}
 	defer cl.Close()
-	adm := kadm.NewClient(cl)
 	began := time.Now()
 	for {
-		m, err := adm.BrokerMetadata(ctx)
-		if err == nil && len(m.Brokers) >= cluster.Spec.Brokers && m.Controller >= 0 {
-			return m, nil
+		ready, last := 0, &kmsg.MetadataResponse{}
+		for _, broker := range cl.SeedBrokers() {
+			req := kmsg.NewPtrMetadataRequest()
+			req.Topics = []kmsg.MetadataRequestTopic{}
+			m, err := req.RequestWith(ctx, broker) // asked of each by itself: the client library's own metadata is cached
+			if err == nil && len(m.Brokers) >= cluster.Spec.Brokers && m.ControllerID >= 0 {
+				ready, last = ready+1, m
+			}
+		}
+		if ready == cluster.Spec.Brokers {
+			return last, nil
 		}
 		for _, p := range cluster.Brokers() {
 			if _, ok := p.PID(); !ok && time.Since(began) > startGrace {
-				return m, fmt.Errorf("%s has ended: %s (its output is in %s)", p.Name, lastLine(p.Log()), p.Log())
+				return nil, fmt.Errorf("%s has ended: %s (its output is in %s)", p.Name, lastLine(p.Log()), p.Log())
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return m, fmt.Errorf("the cluster is not ready: %d of %d brokers are registered; see %s", len(m.Brokers), cluster.Spec.Brokers, filepath.Join(cluster.Dir, "broker-*", "log"))
+			return nil, fmt.Errorf("the cluster is not ready: %d of %d brokers know all the others; see %s", ready, cluster.Spec.Brokers, filepath.Join(cluster.Dir, "broker-*", "log"))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
