@@ -5,12 +5,14 @@ import (
 	"slices"
 )
 
-// Report says what a file of settings means here.
+// Report says what files of settings mean here.
 type Report struct {
-	Changed  []Finding `json:"changed"`         // differ from their defaults
-	Inert    []Finding `json:"inert"`           // accepted without effect
-	Warnings []Finding `json:"warnings"`        // unknown, obsolete
-	Error    string    `json:"error,omitempty"` // why a broker would not start
+	Changed  []Finding `json:"changed"`          // differ from their defaults
+	Planned  []Finding `json:"planned"`          // known, but what they steer is not built yet
+	Inert    []Finding `json:"inert"`            // accepted without effect
+	Warnings []Finding `json:"warnings"`         // unknown, obsolete, set twice, doubtful
+	Errors   []Finding `json:"errors,omitempty"` // all values that are not allowed
+	Error    string    `json:"error,omitempty"`  // the first of them: why a broker would not start
 }
 
 // Finding is one setting in a Report.
@@ -22,41 +24,54 @@ type Finding struct {
 
 // Check judges settings without starting anything. The error is about reading the files.
 func Check(files, environ []string) (Report, error) {
-	static := map[string]string{}
-	for _, name := range files {
-		read, err := ReadFile(name)
-		if err != nil {
-			return Report{}, err
-		}
-		maps.Copy(static, read)
-	}
-	maps.Copy(static, FromEnvironment(environ))
-	var r Report
-	_, warnings, err := build(static)
+	static, warnings, err := gather(files, environ, nil)
 	if err != nil {
-		r.Error = err.Error()
+		return Report{}, err
 	}
-	for _, w := range warnings {
+	var r Report
+	_, more, errs := build(static)
+	for _, err := range errs {
+		r.addError(err)
+	}
+	for _, w := range append(warnings, more...) {
 		r.Warnings = append(r.Warnings, Finding{Key: w.Key, Note: w.Message})
 	}
 	for _, name := range slices.Sorted(maps.Keys(static)) {
-		i := byName[name]
-		switch {
-		case i == nil:
-		case i.Inert:
-			r.Inert = append(r.Inert, Finding{Key: name, Value: display(i, static[name])})
-		case i.Unset || static[name] != i.Default:
-			r.Changed = append(r.Changed, Finding{Key: name, Value: display(i, static[name]), Note: "default " + defaultText(i)})
-		}
+		r.judge(name, trim(static[name]))
 	}
 	return r, nil
 }
 
-func display(i *Info, text string) string {
-	if i.Sensitive() {
-		return "***"
+func (r *Report) addError(err error) {
+	if r.Error == "" {
+		r.Error = err.Error()
 	}
-	return text
+	f := Finding{Note: err.Error()}
+	if e, ok := err.(*ValueError); ok {
+		f = Finding{e.Key, e.Value, "want " + e.Want}
+	}
+	r.Errors = append(r.Errors, f)
+}
+
+// judge files one known setting under what it does. A value that is the default is worth no line.
+func (r *Report) judge(name, text string) {
+	i := infoOf(name)
+	if i == nil || i.Dynamic {
+		return
+	}
+	f := Finding{Key: name, Value: masked(i, text)}
+	switch {
+	case i.Effect == None:
+		f.Note = i.Doc
+		r.Inert = append(r.Inert, f)
+	case i.Name == name && !i.Unset && text == i.Default:
+	case i.Effect == Planned:
+		f.Note = "not built yet: has no effect"
+		r.Planned = append(r.Planned, f)
+	default:
+		f.Note = "default " + defaultText(i)
+		r.Changed = append(r.Changed, f)
+	}
 }
 
 func defaultText(i *Info) string {

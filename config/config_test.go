@@ -1,8 +1,6 @@
 package config
 
 import (
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,33 +14,6 @@ func minimal(extra ...string) map[string]string {
 		m[extra[i]] = extra[i+1]
 	}
 	return m
-}
-
-func TestEveryKafkaKeyIsKnownWithItsDefault(t *testing.T) {
-	text, err := os.ReadFile("testdata/kafka39_keys.tsv") // recorded from Kafka 3.9.2's own tables: kind, name, type, default
-	require.NoError(t, err)
-	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
-		f := strings.Split(line, "\t")
-		find := Lookup
-		if f[0] == "topic" {
-			find = LookupTopic
-		}
-		i, ok := find(f[1])
-		require.True(t, ok, "%s key %s is not known", f[0], f[1])
-		require.Equal(t, strings.ToLower(f[2]), i.Type.String(), f[1])
-		if f[0] == "broker" && f[1] != "log.dir" {
-			if f[3] == "<null>" || f[3] == "<none>" {
-				require.True(t, i.Unset, f[1])
-			} else {
-				require.Equal(t, f[3], i.Default, f[1])
-			}
-		}
-		if f[0] == "topic" {
-			s, err := FromMap(minimal())
-			require.NoError(t, err)
-			require.Equal(t, f[3], i.topicDefault(s).text, f[1])
-		}
-	}
 }
 
 func TestRetentionPrecedence(t *testing.T) {
@@ -153,15 +124,4 @@ func TestUnknownTopicKeyIsRefused(t *testing.T) {
 	require.EqualError(t, ValidateTopic(s, map[string]string{"nope": "1"}), "Unknown topic config name: nope")
 	require.Error(t, ValidateTopic(s, map[string]string{"segment.bytes": "3"}))
 	require.NoError(t, ValidateTopic(s, map[string]string{"cleanup.policy": "compact,delete"}))
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("a=b\n#c\nd : e\\\n f\n\\u0041=1\n"))
-	f.Add([]byte("log.dirs=/x,/y\r\nlisteners=PLAINTEXT://:9092"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := Parse(text)
-		if err == nil {
-			_, _, _ = Load(nil, nil, m)
-		}
-	})
 }

@@ -1,22 +1,17 @@
 // Package config knows every setting: Kafka's name, type, default, range, whether it changes at run time. Each is one line of
-// the keys_*.go tables; parsing, suggestions for misspelt names, DescribeConfigs, the documentation and `ottla config check`
+// the keys_*.go tables; parsing, suggestions for misspelt names, DescribeConfigs, docs/configuration.md and `ottla config check`
 // all read the same lines.
 package config
 
-import (
-	"fmt"
-	"math"
-	"strconv"
-	"strings"
-	"time"
-)
+import "fmt"
 
 // Type is a key's type, with the codes of DescribeConfigs (KIP-569).
 type Type int8
 
 // The types of keys.
 const (
-	Boolean Type = iota + 1
+	Unknown Type = iota
+	Boolean
 	String
 	Int
 	Short
@@ -27,7 +22,7 @@ const (
 	PasswordType
 )
 
-var typeNames = [...]string{"", "boolean", "string", "int", "short", "long", "double", "list", "class", "password"}
+var typeNames = [...]string{"unknown", "boolean", "string", "int", "short", "long", "double", "list", "class", "password"}
 
 func (t Type) String() string { return typeNames[t] }
 
@@ -42,6 +37,18 @@ const (
 )
 
 func (m Mode) String() string { return [...]string{"read-only", "per-broker", "cluster-wide"}[m] }
+
+// Effect says what a key does in Ottla.
+type Effect int8
+
+// The effects of keys.
+const (
+	Effective Effect = iota // does what Kafka's documentation says
+	Planned                 // accepted; what it steers is not built yet
+	None                    // accepted; what it steers does not exist here
+)
+
+func (e Effect) String() string { return [...]string{"effective", "planned", "none"}[e] }
 
 // Password is a secret; it prints as stars.
 type Password string
@@ -63,22 +70,70 @@ type Info struct {
 	Doc      string
 	Allowed  string // what values are allowed, in words; "" for anything of the type
 	Mode     Mode
-	Inert    bool // accepted, but without effect here
-	Internal bool // not shown by DescribeConfigs
-	Synonyms []string
+	Effect   Effect
+	Internal bool     // not shown by DescribeConfigs
+	Dynamic  bool     // exists in ZooKeeper only, never in a file; shown when set
+	Foreign  bool     // not in Kafka's own table: shown when set, as a secret
+	Synonyms []string // keys that give the value when this one is not set, most specific first
 
 	index int
-	check func(text string) (any, error)
+	read  func(text string) (any, *refusal)
 	from  []synonym // topic keys: the broker keys that give the default, most specific first
 }
 
 // Sensitive reports whether the value must not be shown.
 func (i *Info) Sensitive() bool { return i.Type == PasswordType }
 
-// Key is a typed key; Of reads it.
-type Key[T any] struct {
-	*Info
-	fallback func(*Snapshot) T // value when the key is not set and has no default of its own; nil: the zero value
+// check parses a value.
+func (i *Info) check(text string) (any, error) {
+	v, refused := i.read(trim(text))
+	if refused == nil {
+		return v, nil
+	}
+	e := &ValueError{Key: i.Name, Value: text, Want: i.want(), refusal: *refused}
+	if i.Sensitive() {
+		e.Value, e.value = "***", "[hidden]"
+	}
+	return nil, e
+}
+
+func (i *Info) want() string {
+	kind := kinds[i.Type]
+	switch {
+	case i.Allowed == "":
+		return kind
+	case i.Type == String:
+		return i.Allowed
+	}
+	return kind + ", " + i.Allowed
+}
+
+var kinds = [...]string{Boolean: "true or false", String: "a text", Int: "a whole number", Short: "a whole number", Long: "a whole number",
+	Double: "a number", List: "a list with commas between", Class: "a class name", PasswordType: "a text"}
+
+// ValueError says that a value is not allowed for a key.
+type ValueError struct {
+	Key, Value string
+	Want       string // what is allowed, in words
+	refusal
+}
+
+// refusal is Kafka's verdict on a value.
+type refusal struct {
+	value string // the value as Kafka shows it: parsed, or the one element of a list
+	why   string
+}
+
+func (e *ValueError) Error() string {
+	return fmt.Sprintf("%s=%s is not allowed: want %s", e.Key, e.Value, e.Want)
+}
+
+// Kafka is the same in Kafka's words, for clients that read INVALID_CONFIG messages.
+func (e *ValueError) Kafka() string {
+	if e.why == "" {
+		return e.Error()
+	}
+	return fmt.Sprintf("Invalid value %s for configuration %s: %s", e.value, e.Key, e.why)
 }
 
 var (
@@ -102,7 +157,7 @@ func register(i *Info) *Info {
 	return i
 }
 
-// Lookup finds a key by its name.
+// Lookup finds a broker key by its name.
 func Lookup(name string) (*Info, bool) {
 	i, ok := byName[name]
 	return i, ok
@@ -111,205 +166,10 @@ func Lookup(name string) (*Info, bool) {
 // All returns every broker key, in the order of the tables.
 func All() []*Info { return table }
 
-// rule narrows the values of a type.
-type rule[T any] struct {
-	words string
-	ok    func(T) bool
-}
-
-func anything[T any]() rule[T] { return rule[T]{"", func(T) bool { return true }} }
-
-type number interface{ ~int | ~int64 | ~float64 }
-
-func atLeast[T number](min T) rule[T] {
-	return rule[T]{fmt.Sprintf("at least %v", min), func(v T) bool { return v >= min }}
-}
-
-func between[T number](min, max T) rule[T] {
-	return rule[T]{fmt.Sprintf("%v to %v", min, max), func(v T) bool { return v >= min && v <= max }}
-}
-
-func betweenOr[T number](min, max, other T) rule[T] {
-	return rule[T]{fmt.Sprintf("%v to %v, or %v", min, max, other), func(v T) bool { return v == other || v >= min && v <= max }}
-}
-
-func oneOf(names ...string) rule[string] {
-	return rule[string]{"one of " + strings.Join(names, ", "), func(v string) bool {
-		for _, n := range names {
-			if v == n {
-				return true
-			}
-		}
-		return false
-	}}
-}
-
-func eachOf(names ...string) rule[[]string] {
-	one := oneOf(names...)
-	return rule[[]string]{"a list of " + strings.Join(names, ", "), func(list []string) bool {
-		for _, v := range list {
-			if !one.ok(v) {
-				return false
-			}
-		}
-		return true
-	}}
-}
-
-// ValueError says that a value is not allowed for a key.
-type ValueError struct{ Key, Value, Want string }
-
-func (e *ValueError) Error() string {
-	return fmt.Sprintf("%s=%s is not allowed: want %s", e.Key, e.Value, e.Want)
-}
-
-// unset marks a key without default.
-const unset = "\x00"
-
-// define makes a line of the table out of how its text is read.
-func define[T any](name string, t Type, def string, r rule[T], m Mode, doc string, kind string, read func(string) (T, bool)) *Key[T] {
-	want := kind
-	if r.words != "" {
-		want += ", " + r.words
-	}
-	i := &Info{Name: name, Type: t, Default: def, Doc: doc, Allowed: r.words, Mode: m}
-	if def == unset {
-		i.Default, i.Unset = "", true
-	}
-	i.check = func(text string) (any, error) {
-		v, ok := read(strings.TrimSpace(text))
-		if !ok || !r.ok(v) {
-			shown := text
-			if i.Sensitive() {
-				shown = "***"
-			}
-			return nil, &ValueError{name, shown, want}
-		}
-		return v, nil
-	}
-	return &Key[T]{Info: register(i)}
-}
-
-func readInt(bits int) func(string) (int, bool) {
-	return func(s string) (int, bool) {
-		v, err := strconv.ParseInt(s, 10, bits)
-		return int(v), err == nil
-	}
-}
-
-func intKey(name, def string, r rule[int], m Mode, doc string) *Key[int] {
-	return define(name, Int, def, r, m, doc, "a whole number", readInt(32))
-}
-
-func shortKey(name, def string, r rule[int], m Mode, doc string) *Key[int] {
-	return define(name, Short, def, r, m, doc, "a whole number", readInt(16))
-}
-
-func longKey(name, def string, r rule[int64], m Mode, doc string) *Key[int64] {
-	return define(name, Long, def, r, m, doc, "a whole number", func(s string) (int64, bool) {
-		v, err := strconv.ParseInt(s, 10, 64)
-		return v, err == nil
-	})
-}
-
-func doubleKey(name, def string, r rule[float64], m Mode, doc string) *Key[float64] {
-	return define(name, Double, def, r, m, doc, "a number", func(s string) (float64, bool) {
-		v, err := strconv.ParseFloat(s, 64)
-		return v, err == nil && !math.IsNaN(v)
-	})
-}
-
-func boolKey(name, def string, m Mode, doc string) *Key[bool] {
-	return define(name, Boolean, def, anything[bool](), m, doc, "true or false", func(s string) (bool, bool) {
-		switch strings.ToLower(s) {
-		case "true":
-			return true, true
-		case "false":
-			return false, true
-		}
-		return false, false
-	})
-}
-
-func textKey(name, def string, r rule[string], m Mode, doc string) *Key[string] {
-	return define(name, String, def, r, m, doc, "a text", func(s string) (string, bool) { return s, true })
-}
-
-func classKey(name, def string, m Mode, doc string) *Key[string] {
-	return define(name, Class, def, anything[string](), m, doc, "a class name", func(s string) (string, bool) { return s, true })
-}
-
-func passwordKey(name, def string, m Mode, doc string) *Key[Password] {
-	return define(name, PasswordType, def, anything[Password](), m, doc, "a text", func(s string) (Password, bool) { return Password(s), true })
-}
-
-func listKey(name, def string, r rule[[]string], m Mode, doc string) *Key[[]string] {
-	return define(name, List, def, r, m, doc, "a list separated by commas", readList)
-}
-
-// textListKey is a list that Kafka's table calls a string.
-func textListKey(name, def string, m Mode, doc string) *Key[[]string] {
-	return define(name, String, def, anything[[]string](), m, doc, "a list separated by commas", readList)
-}
-
-func readList(s string) ([]string, bool) {
-	if s == "" {
-		return nil, true
-	}
-	var list []string
-	for part := range strings.SplitSeq(s, ",") {
-		list = append(list, strings.TrimSpace(part))
-	}
-	return list, true
-}
-
-// timeKey is a span of time, counted in unit. Values too large for a time.Duration mean the largest one.
-func timeKey(name string, t Type, def string, unit time.Duration, r rule[int64], m Mode, doc string) *Key[time.Duration] {
-	within := rule[time.Duration]{r.words, func(time.Duration) bool { return true }}
-	bits := 64
-	if t == Int {
-		bits = 32
-	}
-	return define(name, t, def, within, m, doc, "a whole number", func(s string) (time.Duration, bool) {
-		v, err := strconv.ParseInt(s, 10, bits)
-		if err != nil || !r.ok(v) {
-			return 0, false
-		}
-		return times(v, unit), true
-	})
-}
-
-func times(v int64, unit time.Duration) time.Duration {
-	switch {
-	case v > math.MaxInt64/int64(unit):
-		return math.MaxInt64
-	case v < math.MinInt64/int64(unit):
-		return math.MinInt64
-	}
-	return time.Duration(v) * unit
-}
-
-func msKey(name string, t Type, def string, r rule[int64], m Mode, doc string) *Key[time.Duration] {
-	return timeKey(name, t, def, time.Millisecond, r, m, doc)
-}
-
-// inert marks a key that is accepted without effect.
-func inert[T any](k *Key[T]) *Key[T] {
-	k.Inert = true
-	return k
-}
-
-// internal marks a key that DescribeConfigs does not show.
-func internal[T any](k *Key[T]) *Key[T] {
-	k.Internal = true
-	return k
-}
-
-// or gives a key without default the value of another.
-func (k *Key[T]) or(fallback func(*Snapshot) T, synonyms ...string) *Key[T] {
-	k.fallback = fallback
-	k.Synonyms = synonyms
-	return k
+// Key is a typed broker key; Of reads it.
+type Key[T any] struct {
+	*Info
+	fallback func(*Snapshot) T // the value when the key is not set and has no default of its own; nil: the zero value
 }
 
 // Of reads the key.
@@ -328,4 +188,62 @@ func (k *Key[T]) Of(s *Snapshot) T {
 func (k *Key[T]) IsSet(s *Snapshot) bool {
 	_, set := s.values[k.Name]
 	return set
+}
+
+// For reads the key for one listener: listener.name.LISTENER.KEY where that is set, else the key itself. Source: KIP-103.
+func (k *Key[T]) For(s *Snapshot, listener string) T {
+	return k.prefixed(s, listenerPrefix(listener), k.Of)
+}
+
+// ForMechanism reads the key for a SASL mechanism of a listener: listener.name.LISTENER.MECHANISM.KEY, else as For. Source: KIP-85.
+func (k *Key[T]) ForMechanism(s *Snapshot, listener, mechanism string) T {
+	return k.prefixed(s, listenerPrefix(listener)+lower(mechanism)+".", func(s *Snapshot) T { return k.For(s, listener) })
+}
+
+func (k *Key[T]) prefixed(s *Snapshot, prefix string, otherwise func(*Snapshot) T) T {
+	if v, set := s.values[prefix+k.Name]; set {
+		if parsed, refused := k.read(v.text); refused == nil {
+			return parsed.(T)
+		}
+	}
+	return otherwise(s)
+}
+
+func listenerPrefix(listener string) string { return "listener.name." + lower(listener) + "." }
+
+// or gives a key without default the value of another.
+func (k *Key[T]) or(fallback func(*Snapshot) T, synonyms ...string) *Key[T] {
+	k.fallback = fallback
+	k.Synonyms = synonyms
+	return k
+}
+
+// inert marks a key that is accepted without effect.
+func inert[T any](k *Key[T]) *Key[T] {
+	k.Effect = None
+	return k
+}
+
+// later marks a key whose effect is still to be built.
+func later[T any](k *Key[T]) *Key[T] {
+	k.Effect = Planned
+	return k
+}
+
+// internal marks a key that DescribeConfigs does not show.
+func internal[T any](k *Key[T]) *Key[T] {
+	k.Internal = true
+	return k
+}
+
+// dynamicOnly marks a key that exists in ZooKeeper only.
+func dynamicOnly[T any](k *Key[T]) *Key[T] {
+	k.Dynamic = true
+	return k
+}
+
+// foreign marks a key that Kafka reads outside its own table.
+func foreign[T any](k *Key[T]) *Key[T] {
+	k.Foreign = true
+	return k
 }

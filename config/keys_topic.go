@@ -1,85 +1,44 @@
 package config
 
-import (
-	"strconv"
-	"strings"
-)
-
-func same(i *Info) synonym                              { return synonym{i, 1} }
-func hours(i *Info) synonym                             { return synonym{i, 3_600_000} }
-func minutes(i *Info) synonym                           { return synonym{i, 60_000} }
-func direct[T any](name string, k *Key[T]) *TopicKey[T] { return topicKey(name, k, same(k.Info)) }
-
-// Topic-level keys; each takes its type, range and default from the broker's key.
+// Topic-level keys. Default and meaning come from the broker's keys behind them; the rule is the topic's own.
 var (
-	TopicSegmentBytes                    = direct("segment.bytes", LogSegmentBytes)
-	TopicSegmentMs                       = topicKey("segment.ms", LogRollMs, same(LogRollMs.Info), hours(LogRollHours.Info))
-	TopicSegmentJitterMs                 = topicKey("segment.jitter.ms", LogRollJitterMs, same(LogRollJitterMs.Info), hours(LogRollJitterHours.Info))
-	TopicSegmentIndexBytes               = direct("segment.index.bytes", LogIndexSizeMaxBytes)
-	TopicFlushMessages                   = direct("flush.messages", LogFlushIntervalMessages)
-	TopicFlushMs                         = topicKey("flush.ms", LogFlushIntervalMs, same(LogFlushIntervalMs.Info), same(LogFlushSchedulerIntervalMs.Info))
-	TopicRetentionBytes                  = direct("retention.bytes", LogRetentionBytes)
-	TopicRetentionMs                     = topicKey("retention.ms", LogRetentionMs, same(LogRetentionMs.Info), minutes(LogRetentionMinutes.Info), hours(LogRetentionHours.Info))
-	TopicMaxMessageBytes                 = direct("max.message.bytes", MessageMaxBytes)
-	TopicIndexIntervalBytes              = direct("index.interval.bytes", LogIndexIntervalBytes)
-	TopicDeleteRetentionMs               = direct("delete.retention.ms", LogCleanerDeleteRetentionMs)
-	TopicMinCompactionLagMs              = direct("min.compaction.lag.ms", LogCleanerMinCompactionLagMs)
-	TopicMaxCompactionLagMs              = direct("max.compaction.lag.ms", LogCleanerMaxCompactionLagMs)
-	TopicFileDeleteDelayMs               = direct("file.delete.delay.ms", LogSegmentDeleteDelayMs)
-	TopicMinCleanableDirtyRatio          = direct("min.cleanable.dirty.ratio", LogCleanerMinCleanableRatio)
-	TopicCleanupPolicy                   = direct("cleanup.policy", LogCleanupPolicy)
-	TopicUncleanLeaderElectionEnable     = direct("unclean.leader.election.enable", UncleanLeaderElectionEnable)
-	TopicMinInsyncReplicas               = direct("min.insync.replicas", MinInsyncReplicas)
-	TopicCompressionType                 = direct("compression.type", CompressionType)
-	TopicCompressionGzipLevel            = direct("compression.gzip.level", CompressionGzipLevel)
-	TopicCompressionLz4Level             = direct("compression.lz4.level", CompressionLz4Level)
-	TopicCompressionZstdLevel            = direct("compression.zstd.level", CompressionZstdLevel)
-	TopicPreallocate                     = direct("preallocate", LogPreallocate)
-	TopicMessageTimestampType            = direct("message.timestamp.type", LogMessageTimestampType)
-	TopicMessageTimestampBeforeMaxMs     = direct("message.timestamp.before.max.ms", LogMessageTimestampBeforeMaxMs)
-	TopicMessageTimestampAfterMaxMs      = direct("message.timestamp.after.max.ms", LogMessageTimestampAfterMaxMs)
-	TopicMessageTimestampDifferenceMaxMs = direct("message.timestamp.difference.max.ms", LogMessageTimestampDifferenceMaxMs)
+	TopicSegmentBytes                = topicInt("segment.bytes", atLeast(14), LogSegmentBytes)
+	TopicSegmentMs                   = topicMs("segment.ms", atLeast[int64](1), same(LogRollMs.Info), hours(LogRollHours.Info))
+	TopicSegmentJitterMs             = topicMs("segment.jitter.ms", atLeast[int64](0), same(LogRollJitterMs.Info), hours(LogRollJitterHours.Info))
+	TopicSegmentIndexBytes           = topicInt("segment.index.bytes", atLeast(4), LogIndexSizeMaxBytes)
+	TopicFlushMessages               = topicLong("flush.messages", atLeast[int64](1), same(LogFlushIntervalMessages.Info))
+	TopicFlushMs                     = topicMs("flush.ms", atLeast[int64](0), same(LogFlushIntervalMs.Info), same(LogFlushSchedulerIntervalMs.Info))
+	TopicRetentionBytes              = topicLong("retention.bytes", anything[int64](), same(LogRetentionBytes.Info))
+	TopicRetentionMs                 = topicLong("retention.ms", atLeast[int64](-1), orNever(same(LogRetentionMs.Info)), orNever(minutes(LogRetentionMinutes.Info)), orNever(hours(LogRetentionHours.Info)))
+	TopicMaxMessageBytes             = topicInt("max.message.bytes", atLeast(0), MessageMaxBytes)
+	TopicIndexIntervalBytes          = topicInt("index.interval.bytes", atLeast(0), LogIndexIntervalBytes)
+	TopicDeleteRetentionMs           = topicMs("delete.retention.ms", atLeast[int64](0), same(LogCleanerDeleteRetentionMs.Info))
+	TopicMinCompactionLagMs          = topicMs("min.compaction.lag.ms", atLeast[int64](0), same(LogCleanerMinCompactionLagMs.Info))
+	TopicMaxCompactionLagMs          = topicMs("max.compaction.lag.ms", atLeast[int64](1), same(LogCleanerMaxCompactionLagMs.Info))
+	TopicFileDeleteDelayMs           = topicMs("file.delete.delay.ms", atLeast[int64](0), same(LogSegmentDeleteDelayMs.Info))
+	TopicMinCleanableDirtyRatio      = topicDouble("min.cleanable.dirty.ratio", between[float64](0, 1), LogCleanerMinCleanableRatio)
+	TopicCleanupPolicy               = topicList("cleanup.policy", eachOf("compact", "delete"), "", same(LogCleanupPolicy.Info))
+	TopicUncleanLeaderElectionEnable = topicBool("unclean.leader.election.enable", UncleanLeaderElectionEnable)
+	TopicMinInsyncReplicas           = topicInt("min.insync.replicas", atLeast(1), MinInsyncReplicas)
+	TopicCompressionType             = topicText("compression.type", compressions, CompressionType)
+	TopicCompressionGzipLevel        = topicInt("compression.gzip.level", betweenOr(1, 9, -1), CompressionGzipLevel)
+	TopicCompressionLz4Level         = topicInt("compression.lz4.level", between(1, 17), CompressionLz4Level)
+	TopicCompressionZstdLevel        = topicInt("compression.zstd.level", between(-131072, 22), CompressionZstdLevel)
+	TopicPreallocate                 = topicBool("preallocate", LogPreallocate)
 
-	TopicLeaderReplicationThrottledReplicas   = topicOnly("leader.replication.throttled.replicas", "", throttled, "Replicas whose leaders hold back bytes while the throttle is used up; * for all.")
-	TopicFollowerReplicationThrottledReplicas = topicOnly("follower.replication.throttled.replicas", "", throttled, "Replicas that fetch no more while the throttle is used up; * for all.")
+	_                                    = topicText("message.format.version", release(), logMessageFormatVersion)
+	TopicMessageTimestampType            = topicText("message.timestamp.type", oneOf("CreateTime", "LogAppendTime"), LogMessageTimestampType)
+	TopicMessageTimestampDifferenceMaxMs = topicMs("message.timestamp.difference.max.ms", atLeast[int64](0), same(LogMessageTimestampDifferenceMaxMs.Info))
+	TopicMessageTimestampBeforeMaxMs     = topicMs("message.timestamp.before.max.ms", atLeast[int64](0), same(LogMessageTimestampBeforeMaxMs.Info)).unlessSet(TopicMessageTimestampDifferenceMaxMs)
+	TopicMessageTimestampAfterMaxMs      = topicMs("message.timestamp.after.max.ms", atLeast[int64](0), same(LogMessageTimestampAfterMaxMs.Info)).unlessSet(TopicMessageTimestampDifferenceMaxMs)
 
-	_ = topicInert("message.format.version", String, "3.0-IV1")
-	_ = topicInert("message.downconversion.enable", Boolean, "true")
-	_ = topicInert("remote.storage.enable", Boolean, "false")
-	_ = topicInert("local.retention.ms", Long, "-2")
-	_ = topicInert("local.retention.bytes", Long, "-2")
-	_ = topicInert("remote.log.copy.disable", Boolean, "false")
-	_ = topicInert("remote.log.delete.on.disable", Boolean, "false")
+	TopicLeaderReplicationThrottledReplicas   = topicList("leader.replication.throttled.replicas", throttled, "Replicas whose leaders hold back bytes while the throttle is used up; * for all.")
+	TopicFollowerReplicationThrottledReplicas = topicList("follower.replication.throttled.replicas", throttled, "Replicas that fetch no more while the throttle is used up; * for all.")
+
+	_                             = topicBool("message.downconversion.enable", logMessageDownconversionEnable)
+	topicRemoteStorageEnable      = topicSwitch("remote.storage.enable", tiered)
+	_                             = topicLong("local.retention.ms", atLeast[int64](-2), same(logLocalRetentionMs.Info))
+	_                             = topicLong("local.retention.bytes", atLeast[int64](-2), same(logLocalRetentionBytes.Info))
+	topicRemoteLogCopyDisable     = topicSwitch("remote.log.copy.disable", tiered)
+	topicRemoteLogDeleteOnDisable = topicSwitch("remote.log.delete.on.disable", tiered)
 )
-
-// topicOnly makes a topic-level list that no broker key stands behind.
-func topicOnly(name, def string, r rule[[]string], doc string) *TopicKey[[]string] {
-	return registerTopic[[]string](&Info{Name: name, Type: List, Default: def, Doc: doc, Allowed: r.words, Mode: ClusterWide, check: func(text string) (any, error) {
-		if list, _ := readList(text); r.ok(list) {
-			return list, nil
-		}
-		return nil, &ValueError{name, text, "a list, " + r.words}
-	}})
-}
-
-// topicInert makes a topic-level key that is accepted without effect.
-func topicInert(name string, t Type, def string) *TopicKey[string] {
-	return registerTopic[string](&Info{Name: name, Type: t, Default: def, Inert: true, Doc: "Accepted without effect.", Mode: ClusterWide,
-		check: func(text string) (any, error) { return text, nil }})
-}
-
-// throttled is the form of the two throttle lists.
-var throttled = rule[[]string]{"partition:broker pairs with commas between, or *", func(list []string) bool {
-	for _, e := range list {
-		p, b, ok := strings.Cut(e, ":")
-		if e == "*" || e == "none" {
-			continue
-		}
-		_, err1 := strconv.Atoi(p)
-		_, err2 := strconv.Atoi(b)
-		if !ok || err1 != nil || err2 != nil {
-			return false
-		}
-	}
-	return true
-}}

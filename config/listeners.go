@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,7 +12,7 @@ import (
 type Listener struct {
 	Name     string // upper case
 	Protocol string // PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
-	Host     string // "" for all addresses, or for the machine's own name when advertised
+	Host     string // "" for all addresses, or for the machine's own name when advertised; IPv6 without brackets
 	Port     int
 }
 
@@ -22,14 +23,20 @@ func Listeners(s *Snapshot) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports := map[int]string{}
-	for _, l := range list {
-		if other, taken := ports[l.Port]; taken && l.Port != 0 {
-			return nil, &ValueError{ListenersKey.Name, text, "a port of its own for each listener: " + other + " and " + l.Name + " share " + strconv.Itoa(l.Port)}
+	for i, l := range list {
+		for _, other := range list[:i] {
+			if l.Port != 0 && l.Port == other.Port && !differentFamilies(l.Host, other.Host) {
+				return nil, unfit(ListenersKey.Name, text, "a port of its own for each listener: %s and %s share %d", other.Name, l.Name, l.Port)
+			}
 		}
-		ports[l.Port] = l.Name
 	}
 	return list, nil
+}
+
+// differentFamilies reports whether one host is an IPv4 and the other an IPv6 address: two such listeners may share a port (KIP-797).
+func differentFamilies(a, b string) bool {
+	x, y := net.ParseIP(a), net.ParseIP(b)
+	return x != nil && y != nil && (x.To4() == nil) != (y.To4() == nil)
 }
 
 // AdvertisedListeners returns what the broker tells others about where it listens.
@@ -38,12 +45,11 @@ func AdvertisedListeners(s *Snapshot) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, _, ok := s.Value(AdvertisedListenersKey.Name)
-	if !ok || text == "" {
-		for i := range listeners {
-			if listeners[i].Host == "0.0.0.0" || listeners[i].Host == "::" {
-				return nil, &ValueError{ListenersKey.Name, listeners[i].Name + "://" + listeners[i].Host,
-					"an address that others can reach; set advertised.listeners, which is taken from listeners when unset"}
+	text, _, set := s.Value(AdvertisedListenersKey.Name)
+	if !set {
+		for _, l := range listeners {
+			if l.Host == "0.0.0.0" {
+				return nil, unfit(ListenersKey.Name, l.Name+"://"+l.Host, "an address that others can reach; set advertised.listeners, which is taken from listeners when unset")
 			}
 		}
 		return listeners, nil
@@ -52,19 +58,19 @@ func AdvertisedListeners(s *Snapshot) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{}
-	for _, l := range listeners {
-		known[l.Name] = true
-	}
 	for _, l := range advertised {
-		if !known[l.Name] {
-			return nil, &ValueError{AdvertisedListenersKey.Name, text, "names from listeners only; " + l.Name + " is not among them"}
+		if !named(listeners, l.Name) {
+			return nil, unfit(AdvertisedListenersKey.Name, text, "names from listeners only; %s is not among them", l.Name)
 		}
-		if l.Host == "0.0.0.0" || l.Host == "::" {
-			return nil, &ValueError{AdvertisedListenersKey.Name, text, "addresses that others can reach, not " + l.Host}
+		if l.Host == "0.0.0.0" {
+			return nil, unfit(AdvertisedListenersKey.Name, text, "addresses that others can reach, not 0.0.0.0")
 		}
 	}
 	return advertised, nil
+}
+
+func named(list []Listener, name string) bool {
+	return slices.ContainsFunc(list, func(l Listener) bool { return l.Name == name })
 }
 
 // InterBrokerListener is the name of the listener on which brokers talk to each other.
@@ -77,64 +83,73 @@ func InterBrokerListener(s *Snapshot) (string, error) {
 		if SecurityInterBrokerProtocol.IsSet(s) {
 			return "", fmt.Errorf("%s and %s exclude each other: set one of them", InterBrokerListenerName.Name, SecurityInterBrokerProtocol.Name)
 		}
-		for _, l := range listeners {
-			if l.Name == name {
-				return name, nil
-			}
+		if !named(listeners, name) {
+			return "", unfit(InterBrokerListenerName.Name, name, "the name of one of listeners")
 		}
-		return "", &ValueError{InterBrokerListenerName.Name, name, "the name of one of listeners"}
+		return name, nil
 	}
 	protocol := SecurityInterBrokerProtocol.Of(s)
-	for _, l := range listeners {
-		if l.Name == protocol {
-			return l.Name, nil
-		}
+	if !named(listeners, protocol) {
+		return "", unfit(SecurityInterBrokerProtocol.Name, protocol, "a protocol that names one of listeners, or set inter.broker.listener.name")
 	}
-	return "", &ValueError{SecurityInterBrokerProtocol.Name, protocol, "a protocol that names one of listeners, or set inter.broker.listener.name"}
+	return protocol, nil
 }
 
+// parseListeners reads NAME://host:port,… The host may be empty, a name, an IPv4 address or an IPv6 address, with or without brackets.
 func parseListeners(s *Snapshot, key, text string) ([]Listener, error) {
 	protocols, err := protocolMap(s)
 	if err != nil {
 		return nil, err
 	}
-	const want = "NAME://host:port,…"
+	const want = "NAME://host:port with commas between"
 	var out []Listener
-	seen := map[string]bool{}
 	for entry := range strings.SplitSeq(text, ",") {
-		name, address, ok := strings.Cut(strings.TrimSpace(entry), "://")
-		if !ok {
-			return nil, &ValueError{key, text, want}
+		name, address, ok := strings.Cut(trim(entry), "://")
+		colon := strings.LastIndexByte(address, ':')
+		if !ok || name == "" || colon < 0 {
+			return nil, unfit(key, text, want)
+		}
+		host, hostOK := hostOf(address[:colon])
+		port, err := strconv.ParseUint(address[colon+1:], 10, 16)
+		if !hostOK || err != nil {
+			return nil, unfit(key, text, want+", ports from 0 to 65535")
 		}
 		name = strings.ToUpper(name)
-		host, portText, err := net.SplitHostPort(address)
-		port, portErr := strconv.Atoi(portText)
-		if err != nil || portErr != nil || port < 0 || port > 65535 || name == "" {
-			return nil, &ValueError{key, text, want}
+		if named(out, name) {
+			return nil, unfit(key, text, "each name once; %s comes twice", name)
 		}
-		if seen[name] {
-			return nil, &ValueError{key, text, "each name once; " + name + " comes twice"}
+		protocol, known := protocols[name]
+		if !known {
+			return nil, unfit(key, text, "names that listener.security.protocol.map knows; %s is not among them", name)
 		}
-		seen[name] = true
-		protocol, ok := protocols[name]
-		if !ok {
-			return nil, &ValueError{key, text, "names that listener.security.protocol.map knows; " + name + " is not among them"}
-		}
-		out = append(out, Listener{Name: name, Protocol: protocol, Host: host, Port: port})
+		out = append(out, Listener{Name: name, Protocol: protocol, Host: host, Port: int(port)})
 	}
 	return out, nil
 }
 
+// hostOf takes the brackets off an IPv6 address, and refuses what cannot be a host.
+func hostOf(s string) (string, bool) {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		return inner, ok && strings.Contains(inner, ":") && !strings.ContainsAny(inner, "[]/@ ")
+	}
+	return s, !strings.ContainsAny(s, "[]/@ \t\n")
+}
+
+// protocolMap reads NAME:PROTOCOL,… Of a name that comes twice the last one counts, as in Kafka.
 func protocolMap(s *Snapshot) (map[string]string, error) {
 	text := ListenerSecurityProtocolMap.Of(s)
 	out := map[string]string{}
 	for entry := range strings.SplitSeq(text, ",") {
-		name, protocol, ok := strings.Cut(strings.TrimSpace(entry), ":")
-		protocol = strings.ToUpper(strings.TrimSpace(protocol))
-		if !ok || !securityProtocols.ok(protocol) {
-			return nil, &ValueError{ListenerSecurityProtocolMap.Name, text, "NAME:PROTOCOL,… with protocols " + securityProtocols.words}
+		if entry = trim(entry); entry == "" {
+			continue
 		}
-		out[strings.ToUpper(strings.TrimSpace(name))] = protocol
+		colon := strings.LastIndexByte(entry, ':')
+		protocol := strings.ToUpper(trim(entry[colon+1:]))
+		if colon < 1 || securityProtocols.judge(protocol) != nil {
+			return nil, unfit(ListenerSecurityProtocolMap.Name, text, "NAME:PROTOCOL with commas between; protocols are %s", strings.TrimPrefix(securityProtocols.words, "one of "))
+		}
+		out[strings.ToUpper(trim(entry[:colon]))] = protocol
 	}
 	return out, nil
 }

@@ -67,6 +67,7 @@ func printReport(c *cli.Context, r config.Report) {
 		fmt.Fprintln(w)
 	}
 	section("Settings that differ from their defaults:", r.Changed)
+	section("Known, without effect yet:", r.Planned)
 	section("Accepted without effect here:", r.Inert)
 	section("Warnings:", r.Warnings)
 	_ = w.Flush()

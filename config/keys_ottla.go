@@ -1,0 +1,25 @@
+package config
+
+import "time"
+
+// Ottla's own settings, and those of Kafka that stand in no table of Kafka's.
+var (
+	OttlaAdminListener       = later(textKey("ottla.admin.listener", "", anything[string](), ReadOnly, "Address host:port for metrics and health; off when empty."))
+	OttlaControllerEligible  = boolKey("ottla.controller.eligible", "true", ReadOnly, "Whether this broker may become controller; false keeps it a follower of other controllers, for mixed clusters.")
+	OttlaDiskReservePercent  = later(doubleKey("ottla.disk.reserve.percent", "0", between[float64](0, 50), ReadOnly, "Share of a disk that writes leave free: below it they are refused, instead of filling the disk up."))
+	OttlaLogFormat           = later(textKey("ottla.log.format", "auto", oneOf("auto", "console", "json", "kafka"), ReadOnly, "Form of the broker's own log: console, json, kafka (as log4j writes), or auto: console on a terminal, else json."))
+	OttlaQueuedMaxBytes      = later(longKey("ottla.queued.max.bytes", "-1", anything[int64](), ReadOnly, "Bytes of requests in work at which reading pauses, where queued.max.request.bytes is not set; -1 unlimited."))
+	OttlaLeadShortenedLog    = later(boolKey("ottla.lead.shortened.log", "false", ClusterWide, "Allow a replica to lead although its log is missing or ends before what was known to be committed. An operator's decision to accept the loss; set it back afterwards."))
+	OttlaStrictAcks          = boolKey("ottla.strict.acks", "false", ClusterWide, "Refuse acks=all writes too while the session with ZooKeeper is not proven to live. The high watermark alone already keeps a replaced leader from acknowledging.")
+	OttlaZookeeperSyncLimit  = intKey("ottla.zookeeper.sync.limit", "5", atLeast(1), ReadOnly, "The ensemble's syncLimit in ticks; the session lease is computed from it.")
+	OttlaZookeeperTickTimeMs = timeKey("ottla.zookeeper.tick.time.ms", Int, "2000", time.Millisecond, atLeast[int64](1), ReadOnly, "The ensemble's tickTime; the session lease is computed from it.")
+
+	// The authorizer's own keys. Kafka's table lacks them, so DescribeConfigs tells them as unknown, when they are set.
+	AllowEveryoneIfNoACLFound = later(foreign(boolKey("allow.everyone.if.no.acl.found", "false", ReadOnly, "Allow everything on resources without ACLs.")))
+	SuperUsers                = later(foreign(textKey("super.users", "", anything[string](), ReadOnly, "Principals that may do everything, as User:name with semicolons between.")))
+
+	// Throttles, set with kafka-configs or kafka-reassign-partitions.
+	LeaderReplicationThrottledRate         = dynamicOnly(longKey("leader.replication.throttled.rate", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that leaders send to throttled replicas."))
+	FollowerReplicationThrottledRate       = dynamicOnly(longKey("follower.replication.throttled.rate", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that throttled replicas fetch."))
+	ReplicaAlterLogDirsIOMaxBytesPerSecond = later(dynamicOnly(longKey("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that moves between log directories copy.")))
+)
