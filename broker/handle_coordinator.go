@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -42,7 +43,6 @@ func (b *Broker) handleFindCoordinator(r *wire.Request, req *kmsg.FindCoordinato
 			resp.ErrorMessage = found.ErrorMessage
 			break
 		}
-		found.ErrorMessage = kmsg.StringPtr("")
 		resp.Coordinators = append(resp.Coordinators, found)
 	}
 	return resp
@@ -58,13 +58,27 @@ func (b *Broker) findCoordinator(r *wire.Request, kind int8, key string) kmsg.Fi
 	found := kmsg.NewFindCoordinatorResponseCoordinator()
 	found.Key, found.NodeID, found.Port = key, int32(cluster.NoBroker), -1
 	leader, e, err := b.groupCoordinator(r, kind, key)
-	found.ErrorCode, found.ErrorMessage = b.errorCode(err), kmsg.StringPtr("NONE")
+	found.ErrorCode, found.ErrorMessage = b.errorCode(err), kmsg.StringPtr(coordinatorMessage(r.Version, kind, err))
 	if err != nil {
-		found.ErrorMessage = kmsg.StringPtr(errorMessage(err))
 		return found
 	}
 	found.NodeID, found.Host, found.Port = int32(leader), e.Host, e.Port
 	return found
+}
+
+// coordinatorMessage is the sentence that Kafka sends beside an error, which from version 4 on is none, except for key types that
+// nobody knows; below it says NONE where all is well.
+func coordinatorMessage(version int16, kind int8, err error) string {
+	switch {
+	case version >= 4 && kind >= coordinatorGroup && kind <= coordinatorShare:
+		return ""
+	case err == nil:
+		return "NONE"
+	case errors.Is(err, kerr.InvalidRequest):
+		return "This most likely occurs because of a request being malformed by the client library or the message was sent to an " +
+			"incompatible broker. See the broker logs for more details."
+	}
+	return errorMessage(err)
 }
 
 func (b *Broker) groupCoordinator(r *wire.Request, kind int8, key string) (cluster.BrokerID, cluster.Endpoint, error) {
@@ -72,6 +86,8 @@ func (b *Broker) groupCoordinator(r *wire.Request, kind int8, key string) (clust
 	switch {
 	case kind == coordinatorTransaction:
 		return cluster.NoBroker, none, kerr.TransactionalIDAuthorizationFailed
+	case kind == coordinatorShare && r.Version >= 6:
+		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
 	case kind != coordinatorGroup:
 		return cluster.NoBroker, none, kerr.InvalidRequest
 	case !b.allowed(r, opDescribe, groupResource(key)):

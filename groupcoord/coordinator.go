@@ -146,7 +146,11 @@ func (c *Coordinator) unload(s *shard) {
 	for _, e := range groups {
 		e.decide(func(d *decision, g *group) { g.kill(d, kerr.NotCoordinator) })
 	}
-	c.log.Info().Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(groups)).Msg("resigned as coordinator")
+	line := c.log.Info()
+	if len(groups) == 0 {
+		line = c.log.Debug()
+	}
+	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(groups)).Msg("resigned as coordinator")
 }
 
 // usable finds the shard of a group, or says why this broker cannot serve it.

@@ -37,7 +37,11 @@ func (c *Coordinator) load(s *shard) {
 	n := l.publish()
 	took := time.Since(began)
 	c.o.Metrics.loadSeconds.Observe(took.Seconds())
-	c.log.Info().Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(l.groups)).Int("offsets", n).
+	line := c.log.Info()
+	if l.records == 0 { // most partitions of a small cluster
+		line = c.log.Debug()
+	}
+	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(l.groups)).Int("offsets", n).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
 }
 
