@@ -40,7 +40,7 @@ type fetchTarget struct {
 	logStartOffset   int64
 }
 
-// fetchSession is one client's session. A client uses it from one connection at a time; mu guards against one that does not.
+// fetchSession is one client's session; one fetch at a time works with it.
 // Lock order: fetchSessions.mu before fetchSession.mu; a fetch's mu before both of its session.
 type fetchSession struct {
 	id       int32
@@ -53,7 +53,8 @@ type fetchSession struct {
 		epoch      int32
 		partitions map[fetchKey]*sessionPartition
 		due        []*sessionPartition // FIFO; a partition is in it at most once
-		parked     *fetch              // the fetch that waits for progress, if any
+		inUse      *fetch              // the fetch that works with the session: at most one
+		parked     *fetch              // the same while it waits for progress
 		lastUsed   time.Time
 		closed     bool
 	}
@@ -122,11 +123,11 @@ func (s *fetchSession) park(f *fetch) {
 	s.mu.Unlock()
 }
 
-// unpark forgets f, unless a later fetch of the same client has taken its place.
-func (s *fetchSession) unpark(f *fetch) {
+// leave ends f's work with the session.
+func (s *fetchSession) leave(f *fetch) {
 	s.mu.Lock()
-	if s.mu.parked == f {
-		s.mu.parked = nil
+	if s.mu.inUse == f {
+		s.mu.inUse, s.mu.parked = nil, nil
 	}
 	s.mu.Unlock()
 }
@@ -239,8 +240,9 @@ func newFetchSessions(slots func() int) *fetchSessions {
 }
 
 // open makes a session, or returns nil when all slots are taken by sessions in use.
-func (c *fetchSessions) open(replica, topicIDs bool, now time.Time) *fetchSession {
+func (c *fetchSessions) open(replica, topicIDs bool, now time.Time, f *fetch) *fetchSession {
 	s := &fetchSession{replica: replica, topicIDs: topicIDs}
+	s.mu.inUse = f
 	s.mu.epoch = 1
 	s.mu.lastUsed = now
 	s.mu.partitions = map[fetchKey]*sessionPartition{}
@@ -295,8 +297,9 @@ func (c *fetchSessions) remove(id int32) {
 	}
 }
 
-// resume finds the session of an incremental request and moves its epoch on.
-func (c *fetchSessions) resume(req *kmsg.FetchRequest, now time.Time) (*fetchSession, error) {
+// resume finds the session of an incremental request, moves its epoch on and gives it to f. A client that sends a second request
+// before the first is answered, from another connection, is out of step: INVALID_FETCH_SESSION_EPOCH.
+func (c *fetchSessions) resume(req *kmsg.FetchRequest, now time.Time, f *fetch) (*fetchSession, error) {
 	c.mu.Lock()
 	s := c.mu.byID[req.SessionID]
 	c.mu.Unlock()
@@ -308,7 +311,7 @@ func (c *fetchSessions) resume(req *kmsg.FetchRequest, now time.Time) (*fetchSes
 	if s.mu.closed {
 		return nil, kerr.FetchSessionIDNotFound
 	}
-	if s.mu.epoch != req.SessionEpoch {
+	if s.mu.epoch != req.SessionEpoch || s.mu.inUse != nil {
 		return nil, kerr.InvalidFetchSessionEpoch
 	}
 	if s.topicIDs != (req.Version >= 13) {
@@ -316,6 +319,7 @@ func (c *fetchSessions) resume(req *kmsg.FetchRequest, now time.Time) (*fetchSes
 	}
 	s.mu.epoch = nextSessionEpoch(s.mu.epoch)
 	s.mu.lastUsed = now
+	s.mu.inUse = f
 	return s, nil
 }
 

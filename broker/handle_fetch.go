@@ -108,7 +108,7 @@ func (f *fetch) openSession(now time.Time) error {
 	req, sessions := f.req, f.b.fetchSessions
 	topicIDs := f.r.Version >= 13
 	if req.SessionEpoch > initialSessionEpoch {
-		s, err := sessions.resume(req, now)
+		s, err := sessions.resume(req, now, f)
 		if err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (f *fetch) openSession(now time.Time) error {
 
 	f.full = true
 	if req.SessionEpoch == initialSessionEpoch && f.r.Version >= 7 {
-		f.session = sessions.open(f.replica >= 0, topicIDs, now)
+		f.session = sessions.open(f.replica >= 0, topicIDs, now, f)
 	}
 	if f.session == nil {
 		f.private = true
@@ -360,7 +360,6 @@ func (f *fetch) answer() {
 	items := f.mu.items
 	f.mu.Unlock()
 
-	f.session.unpark(f)
 	resp := wire.NewFetchResponse(f.r.Version)
 	if !f.private {
 		resp.SessionID = f.session.id
@@ -381,6 +380,7 @@ func (f *fetch) answer() {
 	} else {
 		f.session.keepDue(again)
 	}
+	f.session.leave(f) // before the answer goes out: the client's next fetch comes right after it
 	f.b.metrics.fetched(items)
 	f.r.RespondWith(resp)
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -336,22 +337,24 @@ func (b *Broker) closeController(ctx context.Context) {
 
 // awaitMetadata tells the controller when the effect of a request can be seen by this broker's clients.
 func (b *Broker) awaitMetadata(deadline time.Time, ready func(controller.Metadata) bool, done func(visible bool)) {
-	var once sync.Once
-	finish := func(visible bool) { once.Do(func() { done(visible) }) }
-	var timer *time.Timer
-	var waiter *metadataWaiter
-	waiter = b.metadata.wait(func(m *metadata) bool {
+	var finished atomic.Bool
+	finish := func(visible bool) {
+		if finished.CompareAndSwap(false, true) {
+			done(visible)
+		}
+	}
+	timer := time.AfterFunc(time.Until(deadline), func() { finish(false) })
+	b.metadata.wait(func(m *metadata) bool {
+		if finished.Load() {
+			return true // too late: asked no more
+		}
 		if !ready(metadataView{m}) {
 			return false
 		}
+		timer.Stop()
 		finish(true)
 		return true
 	})
-	timer = time.AfterFunc(time.Until(deadline), func() {
-		b.metadata.cancel(waiter)
-		finish(false)
-	})
-	_ = timer
 }
 
 // metadataView is the part of a snapshot that the controller looks at.

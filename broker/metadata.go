@@ -105,8 +105,8 @@ func (c *metadataCache) update(req *kmsg.UpdateMetadataRequest) []cluster.TopicP
 	return removed
 }
 
-// wait has ready asked at once and after each update, until it answers true or the wait is cancelled.
-func (c *metadataCache) wait(ready func(*metadata) bool) *metadataWaiter {
+// wait has ready asked at once and after each update, until it answers true. It may be asked from two goroutines at once.
+func (c *metadataCache) wait(ready func(*metadata) bool) {
 	w := &metadataWaiter{ready: ready}
 	c.mu.Lock()
 	c.mu.waiters[w] = struct{}{}
@@ -114,7 +114,6 @@ func (c *metadataCache) wait(ready func(*metadata) bool) *metadataWaiter {
 	if ready(c.load()) {
 		c.cancel(w)
 	}
-	return w
 }
 
 func (c *metadataCache) cancel(w *metadataWaiter) {

@@ -63,6 +63,9 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 		if err = b.reloadBrokerSettings(session); err == nil {
 			b.topicConfigs.brokerChanged()
 			b.partitions.Reconfigure()
+			if config.UncleanLeaderElectionEnable.Of(b.config.Load()) {
+				b.controller.UncleanElectionEnabled("")
+			}
 		}
 	default:
 		return
@@ -77,8 +80,8 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 // topicConfigChanged hands a topic's new settings to its logs and partitions.
 func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
 	b.throttleTopic(topic, t)
-	if b.partitions == nil {
-		return
+	if b.partitions == nil || b.controller == nil {
+		return // at start: what is opened later takes the settings as they are
 	}
 	c := logConfig(t)
 	for _, p := range b.partitions.All() {
@@ -87,4 +90,7 @@ func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
 		}
 	}
 	b.partitions.TopicConfigChanged(topic)
+	if config.TopicUncleanLeaderElectionEnable.Of(t) {
+		b.controller.UncleanElectionEnabled(topic)
+	}
 }
