@@ -81,7 +81,7 @@ func parse(text []byte) ([]entry, error) {
 		}
 		for continues(logical) {
 			logical = logical[:len(logical)-1]
-			if rest == "" {
+			if rest == "" || logical == "" { // a lone backslash begins nothing
 				break
 			}
 			var more string
