@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Report says what files of settings mean here.
@@ -62,7 +63,7 @@ func (r *Report) judge(name, text string) {
 	f := Finding{Key: name, Value: masked(i, text)}
 	switch {
 	case i.Effect == None:
-		f.Note = i.Doc
+		f.Note = strings.TrimPrefix(strings.TrimPrefix(i.Doc, "Accepted without effect"), ": ")
 		r.Inert = append(r.Inert, f)
 	case i.Name == name && !i.Unset && text == i.Default:
 	case i.Effect == Planned:
