@@ -253,7 +253,13 @@ func (l *Log) writeLocked(c *Config, set *appendSet) error {
 		return err
 	}
 	if roll {
-		if err := l.rollLocked(c, max(l.view.Load().logEnd, set.first), set.now); err != nil {
+		// The log's end, not the first offset that comes: so a new segment never begins behind a hole, and the loader can
+		// tell what a crash lost at the end of the one before.
+		base := l.view.Load().logEnd
+		if set.last-base > math.MaxInt32 {
+			base = set.first
+		}
+		if err := l.rollLocked(c, base, set.now); err != nil {
 			return err
 		}
 	}

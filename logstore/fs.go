@@ -116,6 +116,23 @@ func syncFile(fsys FS, name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// mkdirDurably creates a directory and its parents; each new name is durable.
+func mkdirDurably(fsys FS, dir string) error {
+	if _, err := fsys.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := mkdirDurably(fsys, parent); err != nil {
+			return err
+		}
+	}
+	if err := fsys.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return fsys.SyncDir(parent)
+}
+
 // removeIfThere removes a file or empty directory; a missing one is no error.
 func removeIfThere(fsys FS, name string) error {
 	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -393,7 +394,7 @@ func TestLogIsTheModel(t *testing.T) {
 // the batches below its start still tell of it.
 func (m *model) dropEpochsAtEnd(l *logstore.Log) {
 	if got := l.EpochEntries(); m.start == m.end && len(got) == 1 && got[0].StartOffset == m.end {
-		m.epochs = got
+		m.epochs = slices.Clone(got)
 		return
 	}
 	for n := len(m.epochs); n > 0 && m.epochs[n-1].StartOffset >= m.end; n-- {

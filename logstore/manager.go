@@ -131,7 +131,7 @@ func (m *Manager) allOffline() bool {
 
 // prepare creates and locks a directory, and reads who it belongs to.
 func (d *logDir) prepare() error {
-	if err := d.fs.MkdirAll(d.path, 0o755); err != nil {
+	if err := mkdirDurably(d.fs, d.path); err != nil {
 		return err
 	}
 	lock, err := d.fs.Lock(filepath.Join(d.path, lockFile))

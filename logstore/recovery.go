@@ -326,14 +326,53 @@ func (ld *loader) recover() error {
 		if i < first && !ld.damaged[ld.segments[i].base] {
 			continue
 		}
-		if i > first { // the one before was recovered too: its producers go on, over a gap that compaction may have left
-			ld.mu.producers.SetMapEnd(ld.segments[i].base)
+		if i > first {
+			if ld.segments[i].base > ld.mu.producers.MapEnd() && !ld.config.Compact {
+				return ld.cutHole(i)
+			}
+			ld.mu.producers.SetMapEnd(ld.segments[i].base) // the one before was recovered too: its producers go on
 		}
 		if err := ld.recoverSegment(i, i >= first); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// cutHole removes the segments from i on, which a loss of power left behind a hole: the end of the segment before was not yet
+// on the disk. Kept, they would hide for ever that records are missing; cut, they come again from the leader. In a compacted
+// log a hole can be the cleaner's work, and must stay.
+func (ld *loader) cutHole(i int) error {
+	s := ld.segments[i-1]
+	end := ld.mu.producers.MapEnd()
+	cut, err := ld.removeFrom(i)
+	if err != nil {
+		return err
+	}
+	ld.recovery.CutBytes += cut
+	ld.recovery.CutFrom = end
+	ld.event(ld.owner.logger.Warn()).Str("file", s.path(logSuffix)).Int64("position", s.sealedSize).Int64("bytes", cut).
+		Int64("offset", end).Msg("cut the segments behind a hole that an unclean stop left")
+	return nil
+}
+
+// removeFrom removes segment i and all that follow, durably. It returns their bytes.
+func (ld *loader) removeFrom(i int) (bytes int64, err error) {
+	later := ld.segments[i:]
+	for _, gone := range later {
+		bytes += gone.sealedSize
+		for _, suffix := range append(segmentSuffixes, snapshotSuffix) {
+			if err := ld.remove(fileName(gone.base, suffix)); err != nil {
+				return bytes, err
+			}
+		}
+		gone.retire()
+	}
+	ld.segments = ld.segments[:i]
+	if len(later) == 0 {
+		return 0, nil
+	}
+	return bytes, ld.syncDir()
 }
 
 // recoverSegment reads a segment from its start, checks every batch, cuts at the first one that is not whole and sound, and
@@ -450,29 +489,19 @@ func (ld *loader) cutDamage(i int, cutLater bool, f File, pos, next int64, cause
 		return storageError("sync", s.path(logSuffix), err)
 	}
 	s.sealedSize = pos
-	later := ld.segments[i+1:]
-	if !cutLater {
-		later = nil
-	}
-	for _, gone := range later {
-		cut += gone.sealedSize
-		for _, suffix := range append(segmentSuffixes, snapshotSuffix) {
-			if err := ld.remove(fileName(gone.base, suffix)); err != nil {
-				return err
-			}
-		}
-		gone.retire()
-	}
-	ld.segments = ld.segments[:len(ld.segments)-len(later)]
-	if len(later) > 0 {
-		if err := ld.syncDir(); err != nil {
+	later := 0
+	if cutLater {
+		later = len(ld.segments) - i - 1
+		bytes, err := ld.removeFrom(i + 1)
+		if err != nil {
 			return err
 		}
+		cut += bytes
 	}
 	ld.recovery.CutBytes += cut
 	ld.recovery.CutFrom = next
 	ld.event(ld.owner.logger.Warn()).Str("file", s.path(logSuffix)).Int64("position", pos).Int64("bytes", cut).
-		Int64("offset", next).Int("later_segments", len(later)).AnErr("cause", cause).
+		Int64("offset", next).Int("later_segments", later).AnErr("cause", cause).
 		Msg("cut the end of a log that an unclean stop left damaged")
 	return nil
 }
