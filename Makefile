@@ -10,6 +10,8 @@ ZOOKEEPERS ?= 3
 PORT       ?= 9092
 FUZZTIME   ?= 30s
 BENCHTIME  ?= 1s
+OTTLA_FAULT_MINUTES ?= 10
+OTTLA_FAULT_SEED    ?= 1
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -41,9 +43,9 @@ demo: build ## Send the Go source tree through the running cluster again and com
 	@$(BIN) demo --dir $(DIR)
 
 ##@ Test
-.PHONY: setup test test-short test-race test-long lint bench fuzz
-setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat)
-	@scripts/setup zookeeper kcat
+.PHONY: setup test test-short test-race test-long test-faults lint bench fuzz
+setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat, iproute2, iptables)
+	@scripts/setup zookeeper kcat iproute2 iptables
 
 test: setup build ## Every test that this machine can run, integration tests in their short form
 	$(GO) vet ./...
@@ -57,6 +59,10 @@ test-race: setup build ## Unit tests under the race detector, with the invariant
 
 test-long: setup build ## The integration tests in their long form: whole corpus, 100 kills, 10,000 connections
 	OTTLA_LONG=1 $(GO) test -count=1 -v -timeout 90m ./integration/...
+
+test-faults: setup build ## Kill, pause and cut a cluster under load for OTTLA_FAULT_MINUTES (default 10) with OTTLA_FAULT_SEED (default 1)
+	OTTLA_FAULT_MINUTES=$(OTTLA_FAULT_MINUTES) OTTLA_FAULT_SEED=$(OTTLA_FAULT_SEED) \
+		$(GO) test -count=1 -v -timeout $$(( $(OTTLA_FAULT_MINUTES) + 15 ))m ./integration/faults
 
 lint: ## gofmt, go vet and staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }

@@ -171,6 +171,12 @@ func checkAcks(v *verdict, p int32, attempts []attempt, final []read, at map[ide
 		if a.Outcome != acked {
 			continue
 		}
+		if _, written := at[a.Ident]; a.Offset < 0 { // the client was told that it is written, but not where
+			if !written {
+				v.note(&v.Lost, "partition %d: %+v was acknowledged without an offset and is not there", p, a.Ident)
+			}
+			continue
+		}
 		if other, twice := promised[a.Offset]; twice {
 			v.note(&v.Moved, "partition %d: offset %d was acknowledged for %+v and %+v", p, a.Offset, other, a.Ident)
 		}
@@ -206,7 +212,7 @@ func checkOrder(v *verdict, p int32, final []read, ordered map[int32]bool) {
 func checkRealTime(v *verdict, p int32, attempts []attempt) {
 	var byStart, byEnd []attempt
 	for _, a := range attempts {
-		if a.Outcome == acked {
+		if a.Outcome == acked && a.Offset >= 0 {
 			byStart, byEnd = append(byStart, a), append(byEnd, a)
 		}
 	}

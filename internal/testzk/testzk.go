@@ -186,6 +186,14 @@ func (e *Ensemble) Restart(n int) {
 	e.WaitServing()
 }
 
+// Launch starts server n with its old data and does not wait until it serves.
+func (e *Ensemble) Launch(n int) {
+	e.t.Helper()
+	if e.servers[n-1].process == nil {
+		e.start(n)
+	}
+}
+
 // Stop ends all servers. Start arranges for it; calling it again does nothing.
 func (e *Ensemble) Stop() {
 	for n := range e.servers {

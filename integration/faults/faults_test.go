@@ -1,0 +1,49 @@
+// Package faults runs clusters under load and under fire: real processes, real signals, real cuts of links. What clients saw is
+// judged afterwards, and the replicas' files are compared.
+package faults
+
+import (
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"ottla/integration/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// TestFaults plays the schedule of a seed (OTTLA_FAULT_SEED, else 1) for some minutes (OTTLA_FAULT_MINUTES, else one short round)
+// and ends with one line of figures. The same seed gives the same schedule; who is hit, and what is lost on the way, is up to the
+// cluster.
+func TestFaults(t *testing.T) {
+	seed := uint64(1)
+	if text := os.Getenv("OTTLA_FAULT_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("OTTLA_FAULT_SEED: %v", err)
+		}
+		seed = n
+	}
+	minutes := 1.0
+	if text := os.Getenv("OTTLA_FAULT_MINUTES"); text != "" {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatalf("OTTLA_FAULT_MINUTES: %v", err)
+		}
+		minutes = n
+	}
+	r := newRig(t, seed)
+	plan := newPlanner(seed, r.able(), partitions, harness.SessionTimeout)
+	end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
+	for time.Now().Before(end) && len(r.problems) == 0 {
+		s := plan.next()
+		r.play(s)
+		for _, rec := range []*recorder{r.ledger, r.probes} {
+			if alarm := rec.alarm(); alarm != "" {
+				r.problem("%s: %s", rec.topic, alarm)
+			}
+		}
+	}
+	r.finish()
+}
