@@ -218,13 +218,5 @@ func (s *Snapshot) doubts() []Warning {
 			}
 		}
 	}
-	if s.mentions("config.providers") {
-		warn("config.providers", "configuration providers are not asked: values with ${…} are taken as they are written")
-	}
 	return out
-}
-
-func (s *Snapshot) mentions(name string) bool {
-	_, set := s.values[name]
-	return set
 }

@@ -112,7 +112,9 @@ Where a value comes from, the strongest first:
 A key may be set for one listener: ` + "`listener.name.NAME.KEY`" + `; for one SASL mechanism of it: ` + "`listener.name.NAME.MECHANISM.KEY`" + `.
 Topics have settings of their own; they are listed at the end.
 
-The file is a Java properties file in UTF-8 (or else ISO-8859-1).
+The file is a Java properties file in UTF-8 (or else ISO-8859-1). Values may name secrets that stand elsewhere, by Kafka's configuration
+providers: ` + "`${file:/path/of.properties:key}`" + `, ` + "`${directory:/path:file}`" + `, ` + "`${env:VARIABLE}`" + ` with FileConfigProvider,
+DirectoryConfigProvider and EnvVarConfigProvider in ` + "`config.providers`" + `.
 `
 
 const docsTopics = `

@@ -18,7 +18,7 @@ import (
 //	a\ b=\u0041\t             escapes: \t \n \r \f \uXXXX; before anything else the backslash goes
 //
 // Kafka reads ISO-8859-1. Here a file that is valid UTF-8 is taken as such, anything else as ISO-8859-1. Expressions ${…} stay as they
-// are: that syntax belongs to Kafka's configuration providers.
+// are; providers.go asks for them.
 
 // entry is one setting of a file, with the number of the line that it starts on.
 type entry struct {

@@ -74,7 +74,7 @@ func gather(files, environ []string, overrides map[string]string) (map[string]st
 	}
 	maps.Copy(static, FromEnvironment(environ))
 	maps.Copy(static, overrides)
-	return static, warnings, nil
+	return static, warnings, askProviders(static, environ)
 }
 
 // FromMap makes a snapshot of static settings.
@@ -169,4 +169,10 @@ func masked(i *Info, text string) string {
 		return "***"
 	}
 	return text
+}
+
+// mentions reports whether a key is set, known or not.
+func (s *Snapshot) mentions(name string) bool {
+	_, set := s.values[name]
+	return set
 }
