@@ -34,14 +34,14 @@ func (c *Coordinator) load(s *shard) {
 	if c.o.InZooKeeper {
 		l.addExternal()
 	}
-	n := l.publish()
+	groups, n := l.publish()
 	took := time.Since(began)
 	c.o.Metrics.loadSeconds.Observe(took.Seconds())
 	line := c.log.Info()
 	if l.records == 0 { // most partitions of a small cluster
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(l.groups)).Int("offsets", n).
+	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", groups).Int("offsets", n).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
 }
 
@@ -206,12 +206,12 @@ func (l *loader) entry(group string) *entry {
 	return e
 }
 
-// publish opens the shard, and returns how many offsets it has. Groups of which nothing is left are dropped. Sessions of
-// members begin now.
-func (l *loader) publish() (n int) {
+// publish opens the shard, and returns what it has; the groups are everybody's then. Groups of which nothing is left are
+// dropped. Sessions of members begin now.
+func (l *loader) publish() (groups, offsets int) {
 	s := l.s
 	for id, e := range l.groups {
-		n += e.mu.offsets.count
+		offsets += e.mu.offsets.count
 		g := e.mu.group
 		if g.state == Empty && g.generation == 0 && e.mu.offsets.empty() && !e.mu.external {
 			delete(l.groups, id)
@@ -220,7 +220,7 @@ func (l *loader) publish() (n int) {
 	s.mu.Lock()
 	if s.phase.Load() == closed {
 		s.mu.Unlock()
-		return n
+		return 0, 0
 	}
 	s.mu.groups = l.groups
 	s.phase.Store(ready)
@@ -232,7 +232,7 @@ func (l *loader) publish() (n int) {
 	for _, e := range entries {
 		e.decide(func(d *decision, g *group) { g.loaded(d) })
 	}
-	return n
+	return len(entries), offsets
 }
 
 // loaded begins what a group that was just loaded needs: its members' sessions run, and one that is larger than the limit

@@ -1,0 +1,232 @@
+package groupcoord
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"go.uber.org/goleak"
+
+	"ottla/internal/cluster"
+	"ottla/logstore"
+	"ottla/zkcoord"
+	"ottla/zkcoord/zktest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memoryLog is a partition of __consumer_offsets in memory. Appends are committed at once, or by commitAll when held.
+type memoryLog struct {
+	mu      sync.Mutex
+	epoch   cluster.LeaderEpoch
+	data    []byte
+	end     int64
+	held    bool
+	waiting []func()
+	refuse  error
+	appends int
+}
+
+func (l *memoryLog) Append(batches []byte, epoch cluster.LeaderEpoch, _ time.Duration, done func(int64, error)) {
+	l.mu.Lock()
+	switch {
+	case epoch != l.epoch:
+		l.mu.Unlock()
+		done(-1, kerr.FencedLeaderEpoch)
+		return
+	case l.refuse != nil:
+		err := l.refuse
+		l.mu.Unlock()
+		done(-1, err)
+		return
+	}
+	b := logstore.Batch(append([]byte(nil), batches...))
+	b.SetBaseOffset(l.end)
+	base := l.end
+	l.data, l.end = append(l.data, b...), b.NextOffset()
+	l.appends++
+	if l.held {
+		l.waiting = append(l.waiting, func() { done(base, nil) })
+		l.mu.Unlock()
+		return
+	}
+	l.mu.Unlock()
+	done(base, nil)
+}
+
+func (l *memoryLog) hold(held bool) {
+	l.mu.Lock()
+	l.held = held
+	waiting := l.waiting
+	l.waiting = nil
+	l.mu.Unlock()
+	for _, done := range waiting {
+		done()
+	}
+}
+
+func (l *memoryLog) Bounds() (int64, int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return 0, l.end
+}
+
+func (l *memoryLog) Read(offset int64, maxBytes int, _ []byte) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rest := l.data
+	for {
+		b, after, err := logstore.NextBatch(rest)
+		if err != nil {
+			return nil, nil
+		}
+		if b.LastOffset() >= offset {
+			return rest[:min(len(rest), max(maxBytes, b.Size()))], nil
+		}
+		rest = after
+	}
+}
+
+// bench is a coordinator with its surroundings.
+type bench struct {
+	*Coordinator
+	t       testing.TB
+	log     *memoryLog
+	tree    *zktest.Tree
+	session *zktest.FakeSession
+	lease   bool
+	runs    sync.WaitGroup
+	mu      sync.Mutex
+	clock   time.Time
+}
+
+func newBench(t testing.TB, change func(*Options)) *bench {
+	b := &bench{t: t, log: &memoryLog{}, lease: true, tree: zktest.NewTree(), clock: time.Unix(1_700_000_000, 0)}
+	b.session = b.tree.NewSession()
+	require.NoError(t, zkcoord.EnsurePaths(b.session))
+	o := Options{
+		Limits:      Limits{SessionTimeoutMin: time.Second, SessionTimeoutMax: time.Hour, MaxSize: 100},
+		MetadataMax: 100, CommitTimeout: time.Second, Retention: time.Hour, LoadBytes: 4096,
+		Partitions: func() int32 { return 1 },
+		Lease:      func() bool { return b.lease },
+		Session:    func() zkcoord.Session { return b.session },
+		Run:        func(fn func()) { b.runs.Go(fn) },
+		Logger:     zerolog.Nop(),
+		Now: func() time.Time {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.clock
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	b.Coordinator = New(o)
+	b.Start()
+	t.Cleanup(func() {
+		b.Close()
+		b.runs.Wait()
+		b.session.Close()
+	})
+	return b
+}
+
+func (b *bench) pass(d time.Duration) {
+	b.mu.Lock()
+	b.clock = b.clock.Add(d)
+	b.mu.Unlock()
+	select {
+	case b.timers.wake <- struct{}{}:
+	default:
+	}
+}
+
+// elect makes this broker the leader of the one partition and waits until it is loaded.
+func (b *bench) elect(epoch cluster.LeaderEpoch) {
+	b.t.Helper()
+	b.log.mu.Lock()
+	b.log.epoch = epoch
+	b.log.mu.Unlock()
+	b.Elected(0, epoch, b.log)
+	require.Eventually(b.t, func() bool {
+		_, err := b.usable("g")
+		return !errors.Is(err, kerr.CoordinatorLoadInProgress)
+	}, 10*time.Second, time.Millisecond)
+}
+
+func (b *bench) commit(group string, offset int64, tps ...cluster.TopicPartition) []error {
+	b.t.Helper()
+	r := &Commit{Group: group, Generation: -1}
+	for _, tp := range tps {
+		r.Entries = append(r.Entries, CommitEntry{TopicPartition: tp, Committed: Committed{Offset: offset, LeaderEpoch: 3, Metadata: "m", CommitMs: b.now().UnixMilli(), ExpireMs: -1}})
+	}
+	done := make(chan struct{})
+	b.Commit(r, func() { close(done) })
+	<-done
+	var errs []error
+	for _, e := range r.Entries {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+func (b *bench) fetch(f *Fetch) ([]Fetched, error) {
+	type answer struct {
+		fetched []Fetched
+		err     error
+	}
+	c := make(chan answer, 1)
+	b.Fetch(f, func(fetched []Fetched, err error) { c <- answer{fetched, err} })
+	a := <-c
+	return a.fetched, a.err
+}
+
+func (b *bench) offset(group string, tp cluster.TopicPartition) int64 {
+	b.t.Helper()
+	fetched, err := b.fetch(&Fetch{Group: group, Partitions: []cluster.TopicPartition{tp}})
+	require.NoError(b.t, err)
+	require.NoError(b.t, fetched[0].Err)
+	return fetched[0].Offset
+}
+
+// join makes a stable group of one; it returns the member's id.
+func (b *bench) join(group string) (id string, generation int32) {
+	b.t.Helper()
+	joined := make(chan JoinResult, 1)
+	b.Join(&Join{
+		Group: group, ClientID: "c", ProtocolType: "consumer", SessionTimeout: 10 * time.Second, RebalanceTimeout: 5 * time.Second,
+		Protocols: []Protocol{{"range", []byte{0, 0, 0, 0, 0, 1, 0, 1, 't'}}},
+	}, func(r JoinResult) { joined <- r })
+	r := <-joined
+	require.NoError(b.t, r.Err)
+	synced := make(chan SyncResult, 1)
+	b.Sync(&Sync{Group: group, MemberID: r.MemberID, Generation: r.Generation, Assignments: map[string][]byte{r.MemberID: []byte("all")}},
+		func(s SyncResult) { synced <- s })
+	s := <-synced
+	require.NoError(b.t, s.Err)
+	require.Equal(b.t, "all", string(s.Assignment))
+	return r.MemberID, r.Generation
+}
+
+func (b *bench) delete(group string) error {
+	done := make(chan error, 1)
+	b.Delete([]string{group}, func(errs []error) { done <- errs[0] })
+	return <-done
+}
+
+func tp(topic string, partition int32) cluster.TopicPartition {
+	return cluster.TopicPartition{Topic: topic, Partition: partition}
+}
+
+func (b *bench) state(group string) string {
+	d, err := b.Describe(group)
+	if err != nil {
+		return fmt.Sprint(err)
+	}
+	return d.State
+}
