@@ -192,10 +192,19 @@ func (c *alteration) requestPartition() kmsg.AlterPartitionRequestTopicPartition
 	return p
 }
 
+// answerKey names a partition as the version of the answer does: by topic name in version 1, else by topic id. A controller on this
+// very broker hands over its answer undecoded, with both.
 type answerKey struct {
-	topic     string // version 1
+	topic     string
 	id        cluster.TopicID
 	partition int32
+}
+
+func keyFor(version int16, topic string, id cluster.TopicID, partition int32) answerKey {
+	if version >= 2 {
+		return answerKey{id: id, partition: partition}
+	}
+	return answerKey{topic: topic, partition: partition}
 }
 
 // answer hands out the verdicts. A partition that was not answered, or not decided, is sent again.
@@ -204,16 +213,11 @@ func (a *Alterer) answer(changes []*alteration, resp *kmsg.AlterPartitionRespons
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
 		for j := range t.Partitions {
-			k := answerKey{topic: t.Topic, id: cluster.TopicID(t.TopidID), partition: t.Partitions[j].Partition}
-			byKey[k] = &t.Partitions[j]
+			byKey[keyFor(resp.Version, t.Topic, cluster.TopicID(t.TopidID), t.Partitions[j].Partition)] = &t.Partitions[j]
 		}
 	}
 	for _, c := range changes {
-		k := answerKey{topic: c.TopicPartition.Topic, partition: c.TopicPartition.Partition}
-		if resp.Version >= 2 {
-			k.topic, k.id = "", c.TopicID
-		}
-		p := byKey[k]
+		p := byKey[keyFor(resp.Version, c.TopicPartition.Topic, c.TopicID, c.TopicPartition.Partition)]
 		if p == nil || !decided(kerr.ErrorForCode(p.ErrorCode)) {
 			a.requeue(c)
 			again = true

@@ -137,6 +137,30 @@ func TestAltererRepeatsUntilThereIsAVerdict(t *testing.T) {
 	})
 }
 
+// TestAltererUnderstandsUndecodedAnswers: a controller on this very broker hands its answer over as it built it, with topic names
+// that version 3 does not carry on the wire.
+func TestAltererUnderstandsUndecodedAnswers(t *testing.T) {
+	for name, id := range map[string]cluster.TopicID{"version 3": topicID, "version 1": {}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &fakeController{answer: func(r *kmsg.AlterPartitionRequest) (*kmsg.AlterPartitionResponse, error) {
+					resp := agree(r, 0)
+					resp.Topics[0].Topic, resp.Topics[0].TopidID = r.Topics[0].Topic, r.Topics[0].TopicID
+					return resp, nil
+				}}
+				runAlterer(t, c, func(a *Alterer) {
+					results := make(chan AlterResult, 1)
+					a.Propose(proposalFor("a", 0, id), func(r AlterResult) { results <- r })
+					synctest.Wait()
+					require.Len(t, results, 1, "answered at once")
+					require.NoError(t, (<-results).Err)
+				})
+				require.Len(t, c.seen, 1)
+			})
+		})
+	}
+}
+
 func TestAltererDropsAReplacedChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &fakeController{answer: func(r *kmsg.AlterPartitionRequest) (*kmsg.AlterPartitionResponse, error) {
