@@ -90,9 +90,9 @@ func (b *Broker) command() (*exec.Cmd, error) {
 		return nil, err
 	}
 	if b.Supervised {
-		return exec.Command(binary, "supervise", "--pid-file", b.pidFile(), "--log-format", "kafka", file), nil
+		return exec.Command(binary, "supervise", "--pid-file", b.pidFile(), "--log-format", "kafka", "--log-level", logLevel(), file), nil
 	}
-	return exec.Command(binary, "broker", "--log-format", "kafka", file), nil
+	return exec.Command(binary, "broker", "--log-format", "kafka", "--log-level", logLevel(), file), nil
 }
 
 // launch starts the command on the broker's machine.
@@ -272,3 +272,11 @@ func (b *Broker) SetProperties(properties map[string]string) {
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// logLevel is how much the program under test logs: OTTLA_TEST_LOG_LEVEL, else info.
+func logLevel() string {
+	if level := os.Getenv("OTTLA_TEST_LOG_LEVEL"); level != "" {
+		return level
+	}
+	return "info"
+}
