@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -203,7 +204,11 @@ func (f *fetcher) fail(it *item, err error) {
 	}
 	it.state = failed
 	f.session.forget(it)
-	f.log.Error().Err(err).Stringer("partition", it.tp).Int32("leader_epoch", int32(it.epoch)).
+	e := f.log.Error()
+	if errors.Is(err, kerr.FencedLeaderEpoch) { // the leader has heard of an election before us
+		e = f.log.Info()
+	}
+	e.Err(err).Stringer("partition", it.tp).Int32("leader_epoch", int32(it.epoch)).
 		Msg("replication of the partition stopped until the controller's next decision on it")
 }
 
