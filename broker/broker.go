@@ -41,6 +41,8 @@ type Broker struct {
 	ready        chan struct{} // closed when the broker serves and is registered
 	registered   *gate         // open while this broker is registered and knows its epoch
 	shuttingDown atomic.Bool
+	stage        atomic.Int32 // how many of the steps stand, for those who look at the broker while it starts and stops
+	version      string
 	gainedAt     atomic.Int64 // when leaderships last came here, ns since 1970
 
 	metadata       *metadataCache
@@ -64,6 +66,8 @@ type Broker struct {
 	groups     *groupcoord.Coordinator
 	server     *wire.Server
 	jobs       *scheduler
+	admin      *admin // nil without ottla.admin.listener
+	lags       lagReader
 	loops      loops
 }
 
@@ -71,6 +75,7 @@ type Broker struct {
 func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b := &Broker{
 		log:        log,
+		version:    "unknown",
 		registry:   prometheus.NewRegistry(),
 		ready:      make(chan struct{}),
 		registered: newGate(),
@@ -99,6 +104,9 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	return b
 }
 
+// SetVersion says what metrics tell as the program's version. To be called before Run.
+func (b *Broker) SetVersion(version string) { b.version = version }
+
 // Ready is closed when the broker is registered and serves.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
@@ -118,6 +126,7 @@ type step struct {
 // that announces the broker.
 func (b *Broker) steps() []step {
 	return []step{
+		{"admin port", b.openAdmin, b.closeAdmin}, // tells how the start goes
 		{"zookeeper", b.openSession, func(context.Context) { b.zk.Close() }},
 		{"identity", b.findIdentity, nil},
 		{"settings", b.loadDynamicSettings, nil},
@@ -139,16 +148,16 @@ func (b *Broker) Run(ctx context.Context) error {
 	began := time.Now()
 	steps := b.steps()
 	for i, s := range steps {
-		if s.start == nil {
-			continue
-		}
-		if err := s.start(ctx); err != nil {
-			b.stop(steps[:i])
-			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-				return nil // asked to stop while starting
+		if s.start != nil {
+			if err := s.start(ctx); err != nil {
+				b.stop(steps[:i])
+				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+					return nil // asked to stop while starting
+				}
+				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			return fmt.Errorf("%s: %w", s.name, err)
 		}
+		b.stage.Store(int32(i + 1))
 	}
 	close(b.ready)
 	b.announce(time.Since(began))
@@ -166,6 +175,7 @@ func (b *Broker) stop(steps []step) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	for i := len(steps) - 1; i >= 0; i-- {
+		b.stage.Store(int32(i))
 		if steps[i].stop != nil {
 			steps[i].stop(ctx)
 		}

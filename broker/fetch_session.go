@@ -364,3 +364,10 @@ func (c *fetchSessions) stats() (sessions, partitions int) {
 	}
 	return len(all), partitions
 }
+
+// size is the number of sessions.
+func (c *fetchSessions) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.mu.byID)
+}

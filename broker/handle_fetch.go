@@ -55,6 +55,8 @@ type fetchItem struct {
 	topic  string
 	read   partition.ReadResult
 	err    error
+	// traffic is the topic's counters, nil until the partition was found.
+	traffic *partition.Traffic
 }
 
 // bytes is how much the item adds to the answer.
@@ -217,6 +219,7 @@ func (f *fetch) readLocked(it *fetchItem, again bool) {
 	it.read, it.err = partition.ReadResult{HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1}, nil
 	p, err := f.resolve(it)
 	if err == nil {
+		it.traffic = p.Traffic()
 		read := f.readRequest(it, again)
 		throttled := f.replica >= 0 && f.b.leaderThrottle.Lists(it.topic, it.target.partition)
 		if throttled && !p.InSync(f.replica) && f.b.leaderThrottle.Exceeded(read.Now) {
@@ -367,6 +370,7 @@ func (f *fetch) answer() {
 	var again []*sessionPartition
 	for i := range items {
 		it := &items[i]
+		f.fetched(it)
 		news := f.tell(resp, it)
 		if it.err != nil || it.read.Diverging != nil || it.more(f) {
 			again = append(again, it.sp) // a look that found nothing new ends it
@@ -381,7 +385,6 @@ func (f *fetch) answer() {
 		f.session.keepDue(again)
 	}
 	f.session.leave(f) // before the answer goes out: the client's next fetch comes right after it
-	f.b.metrics.fetched(items)
 	f.r.RespondWith(resp)
 }
 

@@ -90,6 +90,8 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 		p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
 		return
 	}
+	traffic, bytes := part.Traffic(), len(rp.Records)
+	traffic.ProduceRequests.Add(1)
 	part.Append(partition.AppendRequest{
 		Records:        rp.Records,
 		Acks:           req.Acks,
@@ -97,7 +99,10 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 		ProduceVersion: p.r.Version,
 		Origin:         logstore.OriginClient,
 		Now:            p.r.ReceivedAt,
-	}, func(res partition.AppendResult) { p.done(i, res) })
+	}, func(res partition.AppendResult) {
+		appended(traffic, bytes, &res)
+		p.done(i, res)
+	})
 }
 
 // withoutTransaction refuses transactional batches: nobody here would ever end their transaction, and read_committed

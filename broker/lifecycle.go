@@ -65,6 +65,7 @@ func (b *Broker) openSession(ctx context.Context) error {
 		MaxInFlight:       max(64, config.ZookeeperMaxInFlightRequests.Of(s)), // the default of 10 dates from another client
 		Logger:            b.log.With().Str("component", "zookeeper").Logger(),
 		Listener:          b.sessions,
+		Observe:           b.metrics.zookeeper.Observe,
 	})
 	if err != nil {
 		return err
@@ -386,6 +387,7 @@ func (b *Broker) openListeners(context.Context) error {
 		SendBufferBytes:       config.SocketSendBufferBytes.Of(s),
 		ReceiveBufferBytes:    config.SocketReceiveBufferBytes.Of(s),
 		Features:              func() wire.Features { return wire.Features{FinalizedEpoch: 0} }, // as Kafka 3.9 tells in ZooKeeper mode
+		Hooks:                 &b.metrics.requests,
 		Logger:                b.log,
 	}
 	for _, l := range listeners {

@@ -64,6 +64,7 @@ func (s *sessions) end() {
 // SessionLost stops what belonged to the session: this broker's controllership and all its leaderships.
 func (s *sessions) SessionLost(id int64, cause error) {
 	s.log.Error().Err(cause).Hex("session", sessionBytes(id)).Msg("zookeeper session lost; this broker stops leading until it has registered again")
+	s.b.metrics.session.expires.Add(1)
 	s.b.registered.shut()
 	s.b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
 	if s.b.controller != nil {
@@ -106,9 +107,11 @@ func (s *sessions) SessionEstablished(session zkcoord.Session) {
 // ConnectionChanged only informs: the session may well live on.
 func (s *sessions) ConnectionChanged(connected bool) {
 	if connected {
+		s.b.metrics.session.syncConnects.Add(1)
 		s.log.Info().Msg("connected to zookeeper")
 		return
 	}
+	s.b.metrics.session.disconnects.Add(1)
 	s.log.Warn().Msg("zookeeper is not reachable; serving goes on while the session may live")
 }
 

@@ -4,12 +4,14 @@ import "time"
 
 // Ottla's own settings, and those of Kafka that stand in no table of Kafka's.
 var (
-	OttlaAdminListener       = later(textKey("ottla.admin.listener", "", anything[string](), ReadOnly, "Address host:port for metrics and health; off when empty."))
+	OttlaAdminListener       = textKey("ottla.admin.listener", "", anything[string](), ReadOnly, "Address host:port where HTTP serves /metrics, /livez and /readyz, without login: keep it on the loopback or on a private network. Off when empty.")
 	OttlaControllerEligible  = boolKey("ottla.controller.eligible", "true", ReadOnly, "Whether this broker may become controller; false keeps it a follower of other controllers, for mixed clusters.")
 	OttlaDiskReservePercent  = later(doubleKey("ottla.disk.reserve.percent", "0", between[float64](0, 50), ReadOnly, "Share of a disk that writes leave free: below it they are refused, instead of filling the disk up."))
 	OttlaLogFormat           = later(textKey("ottla.log.format", "auto", oneOf("auto", "console", "json", "kafka"), ReadOnly, "Form of the broker's own log: console, json, kafka (as log4j writes), or auto: console on a terminal, else json."))
 	OttlaQueuedMaxBytes      = later(longKey("ottla.queued.max.bytes", "-1", anything[int64](), ReadOnly, "Bytes of requests in work at which reading pauses, where queued.max.request.bytes is not set; -1 unlimited."))
 	OttlaLeadShortenedLog    = later(boolKey("ottla.lead.shortened.log", "false", ClusterWide, "Allow a replica to lead although its log is missing or ends before what was known to be committed. An operator's decision to accept the loss; set it back afterwards."))
+	OttlaMetricsLagSeries    = intKey("ottla.metrics.lag.series", "10000", atLeast(0), ClusterWide, "How many partitions of consumer groups a broker tells /metrics one by one; sums by topic are told in any case.")
+	OttlaMetricsPartitions   = boolKey("ottla.metrics.partitions", "true", ClusterWide, "Whether /metrics tells of partitions one by one; what alerts need is told in sums too.")
 	OttlaStrictAcks          = boolKey("ottla.strict.acks", "false", ClusterWide, "Refuse acks=all writes too while the session with ZooKeeper is not proven to live. The high watermark alone already keeps a replaced leader from acknowledging.")
 	OttlaZookeeperSyncLimit  = intKey("ottla.zookeeper.sync.limit", "5", atLeast(1), ReadOnly, "The ensemble's syncLimit in ticks; the session lease is computed from it.")
 	OttlaZookeeperTickTimeMs = timeKey("ottla.zookeeper.tick.time.ms", Int, "2000", time.Millisecond, atLeast[int64](1), ReadOnly, "The ensemble's tickTime; the session lease is computed from it.")

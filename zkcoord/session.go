@@ -162,14 +162,15 @@ type Listener interface {
 
 // Options of a Client. Connect, SessionTimeout are required.
 type Options struct {
-	Connect           string               // zookeeper.connect: host:port,… with an optional chroot at the end
-	SessionTimeout    time.Duration        // zookeeper.session.timeout.ms; the ensemble may change it
-	ConnectionTimeout time.Duration        // zookeeper.connection.timeout.ms: bound for the first session; 0 = SessionTimeout
-	MaxInFlight       int                  // zookeeper.max.in.flight.requests: width of the pipeline; 0 = 64
-	TickTime          time.Duration        // the ensemble's tickTime; 0 = 2 s. Used for the lease
-	SyncLimit         int                  // the ensemble's syncLimit in ticks; 0 = 5. Used for the lease
-	MaxRequestBytes   int                  // the ensemble's jute.maxbuffer; 0 = 1048575
-	BootTime          func() time.Duration // clock of the lease, for tests; nil = CLOCK_BOOTTIME
+	Connect           string                   // zookeeper.connect: host:port,… with an optional chroot at the end
+	SessionTimeout    time.Duration            // zookeeper.session.timeout.ms; the ensemble may change it
+	ConnectionTimeout time.Duration            // zookeeper.connection.timeout.ms: bound for the first session; 0 = SessionTimeout
+	MaxInFlight       int                      // zookeeper.max.in.flight.requests: width of the pipeline; 0 = 64
+	TickTime          time.Duration            // the ensemble's tickTime; 0 = 2 s. Used for the lease
+	SyncLimit         int                      // the ensemble's syncLimit in ticks; 0 = 5. Used for the lease
+	MaxRequestBytes   int                      // the ensemble's jute.maxbuffer; 0 = 1048575
+	BootTime          func() time.Duration     // clock of the lease, for tests; nil = CLOCK_BOOTTIME
+	Observe           func(took time.Duration) // hears of every answered request, from many goroutines; nil = nobody
 	Logger            zerolog.Logger
 	Listener          Listener                                                               // may be nil
 	Dial              func(network, address string, timeout time.Duration) (net.Conn, error) // nil = plain TCP; TLS goes here

@@ -307,13 +307,27 @@ func opError(op, path string, err error) error {
 	return fmt.Errorf("%s %s: %w", op, path, err)
 }
 
+// timed does a request, and tells how long its answer took.
+func (s *session) timed(do func() error) error {
+	observe := s.client.options.Observe
+	if observe == nil {
+		return s.translate(do())
+	}
+	began := time.Now()
+	err := s.translate(do())
+	if !errors.Is(err, ErrConnectionLost) && !errors.Is(err, errNotSent) && !errors.Is(err, ErrSessionLost) {
+		observe(time.Since(began))
+	}
+	return err
+}
+
 // read does a read until it is answered or the session is over.
 func (s *session) read(do func() error) error {
 	for {
 		if !s.waitConnected() {
 			return s.lostError()
 		}
-		err := s.translate(do())
+		err := s.timed(do)
 		if !errors.Is(err, ErrConnectionLost) && !errors.Is(err, errNotSent) {
 			return err
 		}
@@ -327,7 +341,7 @@ func (s *session) write(do func() error) error {
 		if !s.waitConnected() {
 			return s.lostError()
 		}
-		err := s.translate(do())
+		err := s.timed(do)
 		if !errors.Is(err, errNotSent) {
 			return err
 		}
@@ -349,7 +363,11 @@ func (s *session) call(opcode int32, payload []byte) (answer, error) {
 		if !s.waitConnected() {
 			return answer{}, s.lostError()
 		}
+		began := time.Now()
 		a := s.tap.Load().call(opcode, payload)
+		if observe := s.client.options.Observe; observe != nil && a.err == nil {
+			observe(time.Since(began))
+		}
 		switch {
 		case s.isOver() || a.code == codeSessionExpiry:
 			return answer{}, s.lostError()

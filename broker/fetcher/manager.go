@@ -187,6 +187,9 @@ func (m *Manager) Status() []Status {
 	return out
 }
 
+// Thread is which of a source's fetchers replicates a partition, when there are n for each source.
+func Thread(tp cluster.TopicPartition, n int) int { return indexOf(tp, n) }
+
 // indexOf spreads partitions over the fetchers of a source as Kafka does: abs(31·hash(topic) + partition) mod n.
 func indexOf(tp cluster.TopicPartition, n int) int {
 	if n <= 1 {

@@ -72,6 +72,7 @@ func (p *Partition) afterISRLocked(outcome replication.Outcome, moved replicatio
 }
 
 func (p *Partition) logOutcome(outcome replication.Outcome, before, isr []cluster.BrokerID, err error) {
+	p.set.changes.count(outcome, len(before), len(isr))
 	switch outcome {
 	case replication.Committed:
 		e := p.set.log.Info()

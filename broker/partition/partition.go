@@ -19,6 +19,9 @@ type Partition struct {
 	id  cluster.TopicPartition // constant after newPartition
 	set *Set                   // constant after newPartition
 
+	traffic *Traffic     // of the topic; constant after newPartition
+	lag     atomic.Int64 // see NoteLag
+
 	fetches waiters              // guards itself
 	view    atomic.Pointer[view] // immutable once stored; stored by the holder of mu
 
@@ -60,10 +63,12 @@ type view struct {
 	isr             []cluster.BrokerID
 	pendingISR      []cluster.BrokerID
 	minISR          int // effective
+	reassigning     bool
+	underReplicated bool // of the committed set, without replicas that are being added
 }
 
 func newPartition(set *Set, id cluster.TopicPartition) *Partition {
-	p := &Partition{id: id, set: set}
+	p := &Partition{id: id, set: set, traffic: set.traffic.join(id.Topic)}
 	p.mu.state = replication.NewState(set.options.BrokerID, 0, 0, 0)
 	p.mu.minISR = set.minISR(id.Topic)
 	p.publishLocked() // nobody else knows p yet
@@ -100,6 +105,7 @@ func (p *Partition) publishLocked() {
 		role: s.Role(), leader: s.Leader(), leaderEpoch: s.LeaderEpoch(), partitionEpoch: s.PartitionEpoch(),
 		controllerEpoch: s.ControllerEpoch(), epochStart: s.EpochStart(), replicas: s.Replicas(),
 		isr: s.ISR(), pendingISR: s.PendingISR(), minISR: s.EffectiveMinISR(p.mu.minISR),
+		reassigning: s.Reassigning(), underReplicated: s.UnderReplicated(),
 	})
 }
 

@@ -51,6 +51,8 @@ type Set struct {
 	active  activeList
 	tasks   sync.WaitGroup // background I/O; see background
 	slots   chan struct{}  // as many as may run at a time
+	traffic trafficTable   // guards itself
+	changes isrChanges
 
 	lagMax   atomic.Int64                 // replica.lag.time.max.ms in nanoseconds, taken from the settings by Reconfigure
 	fetchers atomic.Pointer[Fetchers]     // set once
@@ -171,6 +173,9 @@ func (s *Set) lookupOrAdd(tp cluster.TopicPartition) *Partition {
 func (s *Set) remove(tp cluster.TopicPartition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, ok := s.mu.partitions[tp]; ok {
+		s.traffic.leave(tp.Topic)
+	}
 	delete(s.mu.partitions, tp)
 }
 

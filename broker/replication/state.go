@@ -140,6 +140,19 @@ func (s *State) ControllerEpoch() cluster.ControllerEpoch { return s.controllerE
 // Replicas returns the assignment. It must not be changed.
 func (s *State) Replicas() []cluster.BrokerID { return s.replicas }
 
+// Reassigning reports whether the assignment is being changed. Source: KIP-455.
+func (s *State) Reassigning() bool { return len(s.adding)+len(s.removing) > 0 }
+
+// UnderReplicated reports whether a replica is missing from the committed in-sync set, those that are being added aside.
+func (s *State) UnderReplicated() bool {
+	for _, id := range s.replicas {
+		if !slices.Contains(s.isr, id) && !slices.Contains(s.adding, id) {
+			return true
+		}
+	}
+	return false
+}
+
 // HighWatermark is the exclusive end of the committed prefix, as known here. At most LogEnd.
 func (s *State) HighWatermark() int64 { return s.highWatermark }
 

@@ -239,6 +239,9 @@ func (c *Conn) takeReadyLocked() (first *Request, bytes, count int) {
 func (c *Conn) wrote() error {
 	b := &c.out.batch
 	bytes, count, err := b.bytes, b.count, b.err
+	if h := c.server.o.Hooks; h != nil && err == nil {
+		b.tellSent(h)
+	}
 	b.release()
 	c.activity.Add(1)
 	m := &c.out.mu
@@ -375,6 +378,7 @@ func (b *batch) load(first *Request, bytes, count int) {
 			a.mem.b = append(a.mem.b, n.answer.mem.b...)
 			n.answer.release()
 			r.next = n.next
+			n.joined, r.joined = r.joined, n
 		}
 	}
 	b.skipEmpty()
@@ -423,6 +427,18 @@ func (b *batch) advance(n int) {
 	if b.memPos == len(a.mem.b) && !b.inRanges() {
 		b.cur, b.memPos, b.piece = b.cur.next, 0, 0
 		b.skipEmpty()
+	}
+}
+
+// tellSent tells the hooks of every answer that went out with this batch.
+func (b *batch) tellSent(h Hooks) {
+	now := time.Now()
+	for head := b.first; head != nil; head = head.next {
+		for r := head; r != nil; r = r.joined {
+			if r.answer.bytes > 0 {
+				h.AnswerSent(r, now.Sub(r.builtAt))
+			}
+		}
 	}
 }
 

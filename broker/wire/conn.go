@@ -374,6 +374,9 @@ func (c *Conn) dispatch(f *frame, size int) error {
 	c.in.handling = r
 	r.api.Handle(r)
 	c.in.handling = nil
+	if c.server.o.Hooks != nil && !r.once.Load() {
+		r.handled.Store(int64(time.Since(r.ReceivedAt)))
+	}
 	if !pipelined {
 		return c.awaitAnswer(r)
 	}

@@ -145,6 +145,16 @@ func (f *FetchResponse) releaseRecords() {
 // Add appends a partition. Neighbours of the same topic share its entry. Topic names may point into the request's frame.
 func (f *FetchResponse) Add(p FetchPartition) { f.partitions = append(f.partitions, p) }
 
+// EachError tells the error code of the answer, and that of each partition that has one.
+func (f *FetchResponse) EachError(tell func(code int16)) {
+	tell(f.ErrorCode)
+	for i := range f.partitions {
+		if code := f.partitions[i].ErrorCode; code != 0 {
+			tell(code)
+		}
+	}
+}
+
 // Len is the number of partitions added.
 func (f *FetchResponse) Len() int { return len(f.partitions) }
 

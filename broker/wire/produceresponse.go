@@ -90,6 +90,13 @@ func (p *ProduceResponse) Partition(i int) *ProducePartition { return &p.partiti
 // Len is the number of partitions added.
 func (p *ProduceResponse) Len() int { return len(p.partitions) }
 
+// EachError tells the error code of each partition.
+func (p *ProduceResponse) EachError(tell func(code int16)) {
+	for i := range p.partitions {
+		tell(p.partitions[i].ErrorCode)
+	}
+}
+
 // AddNode tells a leader's endpoint (v10+), once per node. An empty rack is null. Source: KIP-951.
 func (p *ProduceResponse) AddNode(id int32, host string, port int32, rack string) {
 	p.nodes = addNode(p.nodes, node{id, host, port, rack})

@@ -29,6 +29,10 @@ type Request struct {
 	mute  time.Duration
 	once  atomic.Bool // set by the first answer
 
+	handled atomic.Int64 // with hooks: ns from ReceivedAt until the handler returned with the answer pending, else 0
+	builtAt time.Time    // with hooks: when the answer was built
+	joined  *Request     // its answer goes out with this one's
+
 	// The rest belongs to the connection's queue of answers and is guarded by its lock, once finish has been called.
 	next   *Request
 	done   bool
@@ -74,6 +78,9 @@ func (r *Request) Respond(resp kmsg.Response) {
 // RespondWith answers with a hand-written layout: FetchResponse, ProduceResponse, or anything that can append itself.
 // It takes the encoder over.
 func (r *Request) RespondWith(enc Encoder) {
+	if h := r.Conn.server.o.Hooks; h != nil {
+		h.Answering(r, enc)
+	}
 	mem := newFrame(r.answerRoom())
 	b := append(mem.b, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.CorrelationID))
@@ -130,6 +137,17 @@ func (r *Request) abandon(reason error) {
 	}
 }
 
+// times is what the request has cost, now that its answer of so many bytes has been built.
+func (r *Request) times(bytes int) RequestTimes {
+	r.builtAt = time.Now()
+	t := RequestTimes{RequestBytes: r.Size, ResponseBytes: max(bytes-4, 0), Total: r.builtAt.Sub(r.ReceivedAt)}
+	t.Local = t.Total
+	if handled := time.Duration(r.handled.Load()); handled > 0 {
+		t.Local = min(handled, t.Total)
+	}
+	return t
+}
+
 // finish hands the answer to the connection. The frame's life ends here: the answer has been built.
 func (r *Request) finish(a answer) {
 	c := r.Conn
@@ -142,11 +160,7 @@ func (r *Request) finish(a answer) {
 		return
 	}
 	if h := c.server.o.Hooks; h != nil {
-		h.RequestDone(r, RequestTimes{
-			RequestBytes:  r.Size,
-			ResponseBytes: max(a.bytes-4, 0),
-			Total:         time.Since(r.ReceivedAt),
-		})
+		h.RequestDone(r, r.times(a.bytes))
 	}
 	r.Body = nil
 	f := r.frame

@@ -75,8 +75,12 @@ func setDefault[T comparable](v *T, to T) {
 type Hooks interface {
 	ConnOpened(c *Conn)
 	ConnClosed(c *Conn)
+	// Answering is called with every answer that has a body, before it is encoded; the encoder must not be kept.
+	Answering(r *Request, enc Encoder)
 	// RequestDone is called once per answered request, after its answer was built and before it is written.
 	RequestDone(r *Request, t RequestTimes)
+	// AnswerSent is called once the socket has taken an answer, with the time since RequestDone.
+	AnswerSent(r *Request, took time.Duration)
 	// RequestRefused counts frames that were answered by closing the connection.
 	RequestRefused(c *Conn, key, version int16, reason error)
 }
@@ -86,6 +90,7 @@ type RequestTimes struct {
 	RequestBytes  int           // frame, without its length field
 	ResponseBytes int           // frame, without its length field; 0 without answer
 	Total         time.Duration // from ReceivedAt until the answer was built
+	Local         time.Duration // the part of Total until the handler returned; the rest was waiting
 }
 
 // listener is a Listener with what the server counts for it.
@@ -163,6 +168,17 @@ func (s *Server) Addr(name string) net.Addr {
 	return nil
 }
 
+// ConnsByListener is the number of open connections of each listener.
+func (s *Server) ConnsByListener() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]int, len(s.listeners))
+	for _, l := range s.listeners {
+		out[l.Name] = l.conns
+	}
+	return out
+}
+
 // Conns is the number of open connections.
 func (s *Server) Conns() int {
 	s.mu.Lock()
@@ -212,6 +228,9 @@ func (s *Server) acceptLoop(l *listener) {
 		}
 	}
 }
+
+// Stopped reports whether accepting has ended.
+func (s *Server) Stopped() bool { return s.stopped() }
 
 func (s *Server) stopped() bool {
 	select {

@@ -54,7 +54,9 @@ func runBroker(c *cli.Context) error {
 	for _, w := range warnings {
 		log.Warn().Str("key", w.Key).Msg(w.Message)
 	}
-	return broker.New(snapshot, log).Run(c.Context)
+	b := broker.New(snapshot, log)
+	b.SetVersion(version)
+	return b.Run(c.Context)
 }
 
 func overridesOf(list []string) (map[string]string, error) {
