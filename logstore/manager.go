@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -54,6 +55,7 @@ type DirInfo struct {
 // in the background, which Close awaits; the passes are run by a scheduler.
 type Manager struct {
 	options     ManagerOptions
+	seed        maphash.Seed
 	dirs        []*logDir // constant after open
 	clean       bool      // constant after open
 	cleanEpoch  cluster.BrokerEpoch
@@ -65,7 +67,9 @@ type Manager struct {
 		logs   map[cluster.TopicPartition]*Log
 		closed bool
 	}
-	creating sync.Mutex // one creation or deletion at a time; taken before mu
+	// creating lets one creation or deletion of a partition happen at a time, and those of different partitions side by side:
+	// each waits for the disk. Taken before mu.
+	creating [32]sync.Mutex
 }
 
 // OpenManager locks the directories, removes the clean markers, and loads every log, in parallel; after an unclean stop with
@@ -74,7 +78,7 @@ type Manager struct {
 // Errors: ErrLocked, directories that belong to another broker or cluster, a partition in two directories, a log that cannot
 // be loaded though its disk is sound.
 func OpenManager(o ManagerOptions) (*Manager, error) {
-	m := &Manager{options: o.withDefaults()}
+	m := &Manager{options: o.withDefaults(), seed: maphash.MakeSeed()}
 	m.mu.logs = map[cluster.TopicPartition]*Log{}
 	m.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
 	m.deleteDelay.Store(int64(DefaultConfig().FileDeleteDelay))
@@ -462,8 +466,9 @@ func (m *Manager) GetOrCreate(tp cluster.TopicPartition, id cluster.TopicID, isN
 }
 
 func (m *Manager) create(tp cluster.TopicPartition, id cluster.TopicID, isNew bool) (*Log, error) {
-	m.creating.Lock()
-	defer m.creating.Unlock()
+	lock := m.creationLock(tp)
+	lock.Lock()
+	defer lock.Unlock()
 	if l, ok := m.Get(tp); ok {
 		return l, nil
 	}
@@ -491,6 +496,11 @@ func (m *Manager) create(tp cluster.TopicPartition, id cluster.TopicID, isNew bo
 	d.add(l)
 	d.touchAll()
 	return l, nil
+}
+
+func (m *Manager) creationLock(tp cluster.TopicPartition) *sync.Mutex {
+	h := maphash.String(m.seed, tp.Topic) + uint64(tp.Partition)
+	return &m.creating[h%uint64(len(m.creating))]
 }
 
 func (m *Manager) dirForNew(isNew bool) (*logDir, error) {
@@ -544,8 +554,9 @@ func (m *Manager) SetDeleteDelay(d time.Duration) { m.deleteDelay.Store(int64(d)
 // Delete removes a partition's log: its directory is renamed to -delete at once, durably, and removed by a DeletePass after
 // the delay. Without a log it does nothing.
 func (m *Manager) Delete(tp cluster.TopicPartition) error {
-	m.creating.Lock()
-	defer m.creating.Unlock()
+	lock := m.creationLock(tp)
+	lock.Lock()
+	defer lock.Unlock()
 	m.mu.Lock()
 	l, ok := m.mu.logs[tp]
 	delete(m.mu.logs, tp)
@@ -720,8 +731,10 @@ func (m *Manager) CloseIdleFiles() {
 // Close stops everything and unlocks the directories. clean: flush, snapshots, exact index lengths, checkpoints, and then the
 // marker, in every directory where all of that went well.
 func (m *Manager) Close(clean bool) error {
-	m.creating.Lock()
-	defer m.creating.Unlock()
+	for i := range m.creating {
+		m.creating[i].Lock()
+		defer m.creating[i].Unlock()
+	}
 	m.mu.Lock()
 	closed := m.mu.closed
 	m.mu.closed = true
