@@ -21,17 +21,21 @@ import (
 func (r *rig) finish() {
 	r.stopLoad()
 	r.load.Wait()
-	healed := r.ledger.now()
+	stopped := r.ledger.now()
 	total := verdict{}
 	elections := 0
 	diverged := -1 // not compared
 	if err := r.waitInSync(r.patience()); err != nil {
 		r.problem("not in sync %v after the last fault: %v", r.patience(), err)
 	}
+	var healed time.Duration
+	for _, h := range r.done {
+		healed = max(healed, h.to)
+	}
 	convergence := r.ledger.now() - healed
 	for i := range r.done {
 		if r.done[i].window == 0 {
-			r.done[i].window = healed
+			r.done[i].window = stopped
 		}
 	}
 	for _, w := range r.writers {
@@ -110,7 +114,7 @@ func (r *rig) stopAndCompare() int {
 	}
 	count := 0
 	for _, topic := range []string{ledgerTopic, probeTopic} {
-		for _, d := range compareReplicas(r.cluster.Brokers, topic, partitions) {
+		for _, d := range harness.CompareReplicas(r.cluster.Brokers, topic, partitions) {
 			r.logf("VIOLATION: %s", d)
 			count++
 		}

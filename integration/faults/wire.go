@@ -157,6 +157,3 @@ func oneRecord(value []byte) []byte {
 	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], castagnoli))
 	return raw
 }
-
-func be32(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
-func be64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }

@@ -24,12 +24,15 @@ type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
 
+// viewTimeout is short, so that a view soon leaves a server that was paused.
+const viewTimeout = 6 * time.Second
+
 // View is the cluster's znodes. One session serves the whole test.
 func (c *Cluster) View() *View {
 	c.t.Helper()
 	if c.view == nil {
 		servers, chroot, _ := strings.Cut(c.Connect, "/")
-		conn, events, err := zk.Connect(strings.Split(servers, ","), 30*time.Second, zk.WithLogger(quiet{}))
+		conn, events, err := zk.Connect(strings.Split(servers, ","), viewTimeout, zk.WithLogger(quiet{}))
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -1,19 +1,18 @@
-package faults
+package harness
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"ottla/integration/harness"
 )
 
-// compareReplicas reads the files of stopped brokers: the logs of a partition's replicas must be the same bytes from the first to
+// CompareReplicas reads the files of stopped brokers: the logs of a partition's replicas must be the same bytes from the first to
 // the last, and their leader epochs the same wherever there are records. It returns what differs, at most one line per pair.
-func compareReplicas(brokers []*harness.Broker, topic string, partitions int) (differences []string) {
+func CompareReplicas(brokers []*Broker, topic string, partitions int) (differences []string) {
 	for p := range partitions {
 		name := fmt.Sprintf("%s-%d", topic, p)
 		first := filepath.Join(brokers[0].DataDir, name)
@@ -117,11 +116,11 @@ func logEnd(dir string) int64 {
 		}
 		end := int64(-1)
 		for len(text) >= 61 {
-			size := int(be32(text[8:])) + 12
+			size := int(binary.BigEndian.Uint32(text[8:])) + 12
 			if size < 61 || size > len(text) {
 				break
 			}
-			end = int64(be64(text)) + int64(be32(text[23:])) + 1 // base offset + last offset delta + 1
+			end = int64(binary.BigEndian.Uint64(text)) + int64(binary.BigEndian.Uint32(text[23:])) + 1 // base offset + last offset delta + 1
 			text = text[size:]
 		}
 		if end >= 0 {
