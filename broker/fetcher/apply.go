@@ -115,9 +115,14 @@ func (f *fetcher) settle(r *result) (outOfRange bool) {
 	return false
 }
 
+// storageFault reports an error of the own log after which only the controller's next decision helps. A full disk is none: what did
+// not fit was taken back, and the next try may find room.
 func storageFault(err error) bool {
 	var fault *logstore.StorageError
-	return errors.As(err, &fault) || errors.Is(err, kerr.KafkaStorageError) || errors.Is(err, logstore.ErrClosed)
+	if errors.As(err, &fault) {
+		return !fault.Full
+	}
+	return errors.Is(err, kerr.KafkaStorageError) || errors.Is(err, logstore.ErrClosed)
 }
 
 // findRange asks the leader where its logs start and end, for partitions whose offset it does not have, and what it knows of

@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"ottla/broker/partition"
 	"ottla/internal/cluster"
+	"ottla/logstore/crashfs"
 )
 
 // same waits until every broker's log of a partition has the same bytes up to end, and the same high watermark.
@@ -157,4 +159,23 @@ func TestIndexIsKafkas(t *testing.T) {
 	// 31 * "t".hashCode() + 0 = 31 * 116 = 3596
 	require.Equal(t, 3596%7, indexOf(cluster.TopicPartition{Topic: "t"}, 7))
 	require.Equal(t, 0, indexOf(cluster.TopicPartition{Topic: "anything"}, 1))
+}
+
+// TestFollowerGoesOnOnceThereIsRoomAgain fills a follower's disk for a while.
+func TestFollowerGoesOnOnceThereIsRoomAgain(t *testing.T) {
+	w := newWorld(t, 2)
+	w.decide("t", 1, 1, []int32{1, 2}, 1, 2)
+	require.NoError(t, w.produce(1, "t", 0, 5).Err)
+	w.same("t", 0, 5)
+	w.brokers[2].fs.FailWith(func(op crashfs.Op) error {
+		if op.Kind == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	require.NoError(t, w.produce(1, "t", 0, 1).Err, "acknowledged once the follower has left the ISR")
+	require.Len(t, w.partition(1, "t", 0).Snapshot().ISR, 1)
+	w.brokers[2].fs.FailWith(nil)
+	w.same("t", 0, 6)
+	require.Eventually(t, func() bool { return len(w.partition(1, "t", 0).Snapshot().ISR) == 2 }, 5*time.Second, 5*time.Millisecond)
 }
