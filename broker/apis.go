@@ -32,6 +32,9 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 12, (*Broker).handleMetadata),
 		on(b, 0, 4, (*Broker).handleOffsetForLeaderEpoch),
 
+		on(b, 0, 1, (*Broker).handleSASLHandshake),
+		on(b, 0, 2, (*Broker).handleSASLAuthenticate),
+
 		on(b, 0, 6, (*Broker).handleFindCoordinator),
 		on(b, 0, 9, (*Broker).handleJoinGroup),
 		on(b, 0, 5, (*Broker).handleSyncGroup),

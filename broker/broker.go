@@ -22,6 +22,7 @@ import (
 	"ottla/groupcoord"
 	"ottla/internal/cluster"
 	"ottla/logstore"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
@@ -52,6 +53,8 @@ type Broker struct {
 	controllerLink *controllerLink
 	tasks          *tasks
 	authorizer     authorizer // nil: everything is allowed
+	sasl           *security.SASL
+	credentials    security.Credentials
 
 	leaderThrottle, followerThrottle *quota.Throttle
 
@@ -130,6 +133,7 @@ func (b *Broker) steps() []step {
 		{"zookeeper", b.openSession, func(context.Context) { b.zk.Close() }},
 		{"identity", b.findIdentity, nil},
 		{"settings", b.loadDynamicSettings, nil},
+		{"credentials", func(context.Context) error { return b.loadCredentials(b.zk.Session()) }, nil},
 		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
 		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},
@@ -203,10 +207,16 @@ func (b *Broker) dial(ctx context.Context, to cluster.Broker) (*wire.Client, err
 	if !ok {
 		return nil, fmt.Errorf("broker %d has no listener %s, the inter-broker listener of this one", to.ID, listener)
 	}
-	return wire.Dial(ctx, hostPort(e.Host, e.Port), wire.DialOptions{
+	o := wire.DialOptions{
 		ClientID: itoa(int64(b.id)),
 		Timeout:  requestTimeout,
-	})
+	}
+	if security.UsesSASL(e.Protocol) {
+		o.Login = func(ctx context.Context, ask func(context.Context, kmsg.Request) (kmsg.Response, error)) (time.Duration, error) {
+			return b.sasl.LogIn(ctx, listener, ask)
+		}
+	}
+	return wire.Dial(ctx, hostPort(e.Host, e.Port), o)
 }
 
 func (b *Broker) interBrokerListener() string {

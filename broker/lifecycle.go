@@ -23,6 +23,7 @@ import (
 	"ottla/controller"
 	"ottla/internal/cluster"
 	"ottla/logstore"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
@@ -41,8 +42,8 @@ func checkSupported(s *config.Snapshot) error {
 		return err
 	}
 	for _, l := range listeners {
-		if l.Protocol != "PLAINTEXT" {
-			return fmt.Errorf("listener %s: security protocol %s is not available yet; use PLAINTEXT", l.Name, l.Protocol)
+		if security.UsesTLS(l.Protocol) {
+			return fmt.Errorf("listener %s: security protocol %s is not available yet; use PLAINTEXT or SASL_PLAINTEXT", l.Name, l.Protocol)
 		}
 	}
 	return nil
@@ -51,6 +52,9 @@ func checkSupported(s *config.Snapshot) error {
 func (b *Broker) openSession(ctx context.Context) error {
 	s := b.config.Load()
 	if err := checkSupported(s); err != nil {
+		return err
+	}
+	if err := b.openSecurity(); err != nil {
 		return err
 	}
 	b.sessions = newSessions(b)
@@ -380,6 +384,7 @@ func (b *Broker) openListeners(context.Context) error {
 	o := wire.Options{
 		Table:                 b.table(),
 		MaxRequestBytes:       config.SocketRequestMaxBytes.Of(s),
+		LoginMaxBytes:         config.SASLServerMaxReceiveSize.Of(s),
 		QueuedMaxRequestBytes: config.QueuedMaxRequestBytes.Of(s),
 		MaxIdle:               config.ConnectionsMaxIdleMs.Of(s),
 		MaxConnections:        config.MaxConnections.Of(s),
@@ -391,7 +396,9 @@ func (b *Broker) openListeners(context.Context) error {
 		Logger:                b.log,
 	}
 	for _, l := range listeners {
-		o.Listeners = append(o.Listeners, wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port))})
+		o.Listeners = append(o.Listeners, wire.Listener{
+			Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol),
+		})
 	}
 	if b.server, err = wire.NewServer(o); err != nil {
 		return err

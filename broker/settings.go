@@ -41,6 +41,9 @@ func (s *sessions) watchSettings(session zkcoord.Session) {
 		s.log.Error().Err(err).Msg("changes of settings cannot be followed in this session")
 		return
 	}
+	if err := b.loadCredentials(session); err != nil { // a notification may have come and gone between two sessions
+		s.log.Error().Err(err).Msg("credentials could not be read again")
+	}
 	s.mu.Lock()
 	old := s.mu.changes
 	s.mu.changes = changes
@@ -67,6 +70,11 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 				b.controller.UncleanElectionEnabled("")
 			}
 		}
+	case zkcoord.EntityUsers:
+		if strings.Contains(name, "/") { // a client of a user
+			return
+		}
+		err = b.readCredentials(session, []string{name})
 	default:
 		return
 	}

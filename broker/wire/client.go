@@ -22,8 +22,11 @@ type DialOptions struct {
 	Source net.Addr
 	// Dial replaces the dialling, for tests and TLS.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Wrap, when set, turns the new connection into the one that is spoken on (TLS, SASL).
+	// Wrap, when set, turns the new connection into the one that is spoken on (TLS).
 	Wrap func(ctx context.Context, c net.Conn) (net.Conn, error)
+	// Login, when set, logs in over the new connection with round trips of its own, and says for how long that holds; 0 is for
+	// ever. It is called again before a login ends. Source: KIP-368.
+	Login func(ctx context.Context, ask func(context.Context, kmsg.Request) (kmsg.Response, error)) (time.Duration, error)
 	// Timeout bounds connecting and each request, default 30 seconds; an earlier deadline of the context wins.
 	Timeout time.Duration
 	// Negotiate asks ApiVersions first and lowers each request to what the broker serves. Brokers of one cluster do not ask:
@@ -45,6 +48,7 @@ type Client struct {
 	correlationID int32
 	broken        error
 	head          [4]byte
+	loginAgain    time.Time // zero: never
 
 	closeOnce sync.Once
 	closeErr  error
@@ -69,6 +73,10 @@ func Dial(ctx context.Context, addr string, o DialOptions) (*Client, error) {
 	}
 	c := &Client{nc: nc, o: o, turn: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
+	if err := c.login(ctx); err != nil {
+		_ = nc.Close()
+		return nil, fmt.Errorf("log in to %s: %w", addr, err)
+	}
 	if o.Negotiate {
 		if err := c.negotiate(ctx); err != nil {
 			_ = nc.Close()
@@ -76,6 +84,37 @@ func Dial(ctx context.Context, addr string, o DialOptions) (*Client, error) {
 		}
 	}
 	return c, nil
+}
+
+// login logs in, for the first time or again. Who calls it has the turn, or the only reference.
+func (c *Client) login(ctx context.Context) error {
+	if c.o.Login == nil {
+		return nil
+	}
+	life, err := c.o.Login(ctx, func(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+		f, err := c.bounded(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		resp := req.ResponseKind()
+		return resp, resp.ReadFrom(f.body)
+	})
+	if err != nil {
+		return err
+	}
+	c.loginAgain = time.Time{}
+	if life > 0 {
+		c.loginAgain = time.Now().Add(life - life/8) // well before it ends, as Java clients do
+	}
+	return nil
+}
+
+// loginIfDue renews a login that is about to end.
+func (c *Client) loginIfDue(ctx context.Context) error {
+	if c.loginAgain.IsZero() || time.Now().Before(c.loginAgain) {
+		return nil
+	}
+	return c.login(ctx)
 }
 
 func dial(ctx context.Context, addr string, o *DialOptions) (net.Conn, error) {
@@ -181,12 +220,11 @@ func (c *Client) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response
 	if err := c.settleVersion(req); err != nil {
 		return nil, received{}, err
 	}
-	release, err := c.setDeadline(ctx)
-	if err != nil {
-		return nil, received{}, err
+	err := c.loginIfDue(ctx)
+	var f received
+	if err == nil {
+		f, err = c.bounded(ctx, req)
 	}
-	defer release()
-	f, err := c.exchange(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -236,6 +274,16 @@ func (c *Client) setDeadline(ctx context.Context) (release func(), err error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }, nil
+}
+
+// bounded is an exchange that ends in time.
+func (c *Client) bounded(ctx context.Context, req kmsg.Request) (received, error) {
+	release, err := c.setDeadline(ctx)
+	if err != nil {
+		return received{}, err
+	}
+	defer release()
+	return c.exchange(req)
 }
 
 func (c *Client) exchange(req kmsg.Request) (received, error) {

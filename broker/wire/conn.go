@@ -31,7 +31,8 @@ type Conn struct {
 	activity  atomic.Uint32
 	principal atomic.Pointer[string] // nil before login
 	software  atomic.Pointer[software]
-	stopping  atomic.Bool // no further request is taken
+	stopping  atomic.Bool  // no further request is taken
+	expires   atomic.Int64 // when the login ends, ns since 1970; 0: never
 
 	in  reader
 	out writer
@@ -41,9 +42,6 @@ type software struct{ name, version string }
 
 // anonymous is the principal of those who need not log in.
 const anonymous = "User:ANONYMOUS"
-
-// loginFrameBytes bounds frames before login, as Kafka's sasl.server.max.receive.size does.
-const loginFrameBytes = 512 << 10
 
 // Listener is the name of the listener that the client came in on.
 func (c *Conn) Listener() string { return c.listener.Name }
@@ -69,6 +67,39 @@ func (c *Conn) Principal() string {
 func (c *Conn) SetPrincipal(principal string) { c.principal.Store(&principal) }
 
 func (c *Conn) loggedIn() bool { return c.principal.Load() != nil }
+
+// SetExpiry lets the login end at a time: from then on only a new login is served, anything else closes the connection. The zero
+// time is never. Source: KIP-368.
+func (c *Conn) SetExpiry(t time.Time) {
+	if t.IsZero() {
+		c.expires.Store(0)
+		return
+	}
+	c.expires.Store(t.UnixNano())
+}
+
+func (c *Conn) expired() bool {
+	at := c.expires.Load()
+	return at != 0 && time.Now().UnixNano() > at
+}
+
+// Login is what SetLogin has left: the state of this connection's login. Both are for handlers, while they run.
+func (c *Conn) Login() any { return c.in.login }
+
+// SetLogin keeps the state of this connection's login.
+func (c *Conn) SetLogin(state any) { c.in.login = state }
+
+// TakeTokens makes every further frame a token of the login, without header, and hands it to fn, which answers with
+// RespondToken; nil ends that. It is for handlers, while they run. Source: SaslHandshake v0.
+func (c *Conn) TakeTokens(fn func(r *Request, token []byte)) { c.in.tokens = fn }
+
+// CloseAfter takes no further request and closes the connection once the pending answers are written.
+func (c *Conn) CloseAfter(reason error) {
+	c.stopping.Store(true)
+	last := &Request{Conn: c}
+	c.enqueue(last, false)
+	c.answered(last, answer{close: reason})
+}
 
 // Software is the client library's name and version as told by ApiVersions v3 and later. Source: KIP-511.
 func (c *Conn) Software() (name, version string) {
@@ -96,6 +127,8 @@ type reader struct {
 	handling   *Request               // while its handler runs
 	poll       func(fd uintptr) bool  // tryRead as a value, made once
 	pollErr    error
+	login      any                            // see Conn.SetLogin
+	tokens     func(r *Request, token []byte) // see Conn.TakeTokens
 }
 
 var (
@@ -103,6 +136,7 @@ var (
 	errStopping      = errors.New("broker is stopping")
 	errFrameSize     = errors.New("frame length out of range")
 	errLoginRequired = errors.New("request before login")
+	errLoginExpired  = errors.New("login has expired")
 	errHandlerPanic  = errors.New("handler panicked")
 )
 
@@ -171,6 +205,9 @@ func (c *Conn) prepare() error {
 			return err
 		}
 		c.nc = nc
+		if peer, ok := nc.(interface{ Principal() string }); ok && !c.listener.Login {
+			c.SetPrincipal(peer.Principal())
+		}
 		return nil
 	}
 	c.raw = rawConn(c.nc)
@@ -233,7 +270,13 @@ func (c *Conn) frameSize() (size int, known bool, err error) {
 	}
 	size, limit := int(int32(binary.BigEndian.Uint32(b))), c.server.o.MaxRequestBytes
 	if !c.loggedIn() {
-		limit = min(limit, loginFrameBytes)
+		limit = min(limit, c.server.o.LoginMaxBytes)
+	}
+	if c.in.tokens != nil {
+		if size < 0 || size > limit {
+			return 0, false, fmt.Errorf("%w: %d, at most %d", errFrameSize, size, limit)
+		}
+		return size, true, nil
 	}
 	if known = len(b) >= 4+minHeaderBytes; known {
 		limit = c.server.o.Table.maxBytes(int16(binary.BigEndian.Uint16(b[4:])), limit)
@@ -362,6 +405,9 @@ func (c *Conn) waitAndRead() error {
 
 // dispatch decodes a frame and calls its handler. An error closes the connection, as Kafka does for what it cannot read.
 func (c *Conn) dispatch(f *frame, size int) error {
+	if c.in.tokens != nil {
+		return c.dispatchToken(f, size)
+	}
 	r, err := c.decode(f, size)
 	if err != nil {
 		f.recycle()
@@ -381,6 +427,16 @@ func (c *Conn) dispatch(f *frame, size int) error {
 		return c.awaitAnswer(r)
 	}
 	return nil
+}
+
+// dispatchToken hands a login's token to whoever takes it.
+func (c *Conn) dispatchToken(f *frame, size int) error {
+	r := &Request{Key: keySASLAuthenticate, Conn: c, ReceivedAt: time.Now(), Size: size, api: c.server.token, frame: f}
+	c.enqueue(r, c.raw == nil || c.in.holdsFrame())
+	c.in.handling = r
+	c.in.tokens(r, f.b)
+	c.in.handling = nil
+	return c.awaitAnswer(r)
 }
 
 // decode makes a request of a frame.
@@ -426,6 +482,8 @@ func (c *Conn) admissible(api *api, h header) error {
 		return errUnsupportedVersion
 	case !c.loggedIn() && h.key != keyAPIVersions && h.key != keySASLHandshake && h.key != keySASLAuthenticate:
 		return errLoginRequired
+	case h.key != keySASLHandshake && h.key != keySASLAuthenticate && c.expired():
+		return errLoginExpired
 	}
 	return nil
 }

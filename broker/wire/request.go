@@ -114,6 +114,13 @@ func (r *Request) RespondWith(enc Encoder) {
 	r.finish(a)
 }
 
+// RespondToken answers a frame of TakeTokens with a token of its own.
+func (r *Request) RespondToken(token []byte) {
+	mem := newFrame(4 + len(token))
+	mem.b = append(binary.BigEndian.AppendUint32(mem.b, uint32(len(token))), token...)
+	r.finish(answer{mem: mem, bytes: len(mem.b)})
+}
+
 // answerRoom is how much room the answer's bytes in memory are likely to need.
 func (r *Request) answerRoom() int { return int(r.api.answerBytes.Load()) }
 

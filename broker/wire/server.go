@@ -24,8 +24,10 @@ type Listener struct {
 	// Wrap, when set, turns an accepted connection into the one that is spoken on (TLS). It runs on the connection's own
 	// goroutine and may block for its handshake; the idle bound ends it.
 	Wrap func(net.Conn) (net.Conn, error)
+	// A connection with a method Principal() string tells who the client is, unless it has to log in.
+	//
 	// Login says that a client must log in first: until Conn.SetPrincipal only ApiVersions, SaslHandshake and
-	// SaslAuthenticate are served, in frames of at most 512 KiB.
+	// SaslAuthenticate are served, in frames of at most Options.LoginMaxBytes.
 	Login bool
 	// MaxConnections bounds the connections of this listener, 0 means no bound.
 	MaxConnections int
@@ -37,6 +39,7 @@ type Options struct {
 	Listeners []Listener
 
 	MaxRequestBytes       int           // socket.request.max.bytes, default 100 MiB
+	LoginMaxBytes         int           // sasl.server.max.receive.size, default 512 KiB: bounds frames before login
 	QueuedMaxRequestBytes int64         // queued.max.request.bytes, 0 or less: no bound
 	MaxIdle               time.Duration // connections.max.idle.ms, default 10 minutes; negative: never
 	MaxConnections        int           // max.connections, 0: no bound; beyond it connections wait in the backlog
@@ -59,6 +62,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	setDefault(&o.MaxRequestBytes, 100<<20)
+	setDefault(&o.LoginMaxBytes, 512<<10)
 	setDefault(&o.MaxIdle, 10*time.Minute)
 	setDefault(&o.MaxPending, 128)
 	setDefault(&o.MaxPendingBytes, 4<<20)
@@ -104,6 +108,7 @@ type Server struct {
 	o         Options
 	listeners []*listener
 	fallback  *api // ApiVersions requests of a version that is not served
+	token     *api // frames that hold a login's token
 	memory    memory
 	refusals  zerolog.Logger // sampled: foreign input can repeat
 	stop      chan struct{}  // closed when accepting ends
@@ -134,6 +139,7 @@ func NewServer(o Options) (*Server, error) {
 		API:  API{Key: keyAPIVersions, Handle: func(r *Request) { r.RespondWith(o.Table.apiVersionsFallback()) }},
 		name: requestName(keyAPIVersions),
 	}
+	s.token = &api{API: API{Key: keySASLAuthenticate}, name: requestName(keySASLAuthenticate)}
 	for _, l := range o.Listeners {
 		if l.Listener == nil {
 			bound, err := net.Listen("tcp", l.Addr)

@@ -1,0 +1,190 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/broker/wire"
+	"ottla/config"
+	"ottla/security"
+	"ottla/zkcoord"
+)
+
+// SaslHandshake v0–1 and SaslAuthenticate v0–2: a client logs in.
+//   - The handshake chooses a mechanism. With v1 tokens travel in SaslAuthenticate (KIP-152), with v0 in frames without header, and a
+//     login that fails is told by nothing but the end of the connection.
+//   - A login that fails is answered after connection.failed.authentication.delay.ms (KIP-306), then the connection is closed.
+//   - Where connections.max.reauth.ms is set, the answer says when a client has to log in again; it does so on the same connection, as
+//     the same user with the same mechanism (KIP-368).
+//   - Unlike Kafka's, other requests are served while a client logs in again: the earlier login still holds.
+
+func (b *Broker) handleSASLHandshake(r *wire.Request, req *kmsg.SASLHandshakeRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.SASLHandshakeResponse)
+	if !security.UsesSASL(r.Conn.Protocol()) {
+		resp.ErrorCode = kerr.IllegalSaslState.Code
+		return resp
+	}
+	login, ok := r.Conn.Login().(*security.Login)
+	if !ok {
+		login = b.sasl.NewLogin(r.Conn.Listener())
+		r.Conn.SetLogin(login)
+	}
+	err := login.Handshake(req.Mechanism, time.Now())
+	switch {
+	case errors.Is(err, security.ErrMechanism):
+		resp.ErrorCode, resp.SupportedMechanisms = kerr.UnsupportedSaslMechanism.Code, login.Mechanisms()
+		b.refuseLogin(r, resp, fmt.Errorf("%w: it asked for one of %d bytes", err, len(req.Mechanism)))
+		return nil
+	case err != nil && login.Principal() != "": // logins of this listener do not expire, or it comes too soon
+		resp.ErrorCode = kerr.IllegalSaslState.Code
+		return resp
+	case err != nil:
+		r.Close(err)
+		return nil
+	}
+	resp.SupportedMechanisms = login.Mechanisms()
+	r.Respond(resp)
+	if r.Version == 0 {
+		r.Conn.TakeTokens(b.takeToken)
+	}
+	return nil
+}
+
+func (b *Broker) handleSASLAuthenticate(r *wire.Request, req *kmsg.SASLAuthenticateRequest) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+	login, ok := r.Conn.Login().(*security.Login)
+	if !ok {
+		resp.ErrorCode = kerr.IllegalSaslState.Code
+		resp.ErrorMessage = kmsg.StringPtr("SaslAuthenticate request received without a SaslHandshake before it")
+		return resp
+	}
+	reply, done, err := login.Step(req.SASLAuthBytes, time.Now())
+	clear(req.SASLAuthBytes) // frames are used again; passwords shall not wait in them
+	var failed *security.FailedError
+	switch {
+	case errors.As(err, &failed):
+		resp.ErrorCode, resp.ErrorMessage = kerr.SaslAuthenticationFailed.Code, &failed.Text
+		b.refuseLogin(r, resp, err)
+		return nil
+	case err != nil:
+		resp.ErrorCode, resp.ErrorMessage = kerr.IllegalSaslState.Code, kmsg.StringPtr("SaslAuthenticate request received after successful authentication")
+		return resp
+	}
+	resp.SASLAuthBytes = reply
+	if done {
+		resp.SessionLifetimeMillis = loggedIn(r.Conn, login)
+	}
+	return resp
+}
+
+// takeToken is handleSASLAuthenticate for clients of SaslHandshake v0.
+func (b *Broker) takeToken(r *wire.Request, token []byte) {
+	login := r.Conn.Login().(*security.Login)
+	reply, done, err := login.Step(token, time.Now())
+	clear(token)
+	if err != nil {
+		b.refuseLogin(r, nil, err)
+		return
+	}
+	if done {
+		loggedIn(r.Conn, login)
+		r.Conn.TakeTokens(nil)
+	}
+	r.RespondToken(reply)
+}
+
+// loggedIn lets the client in, and returns for how many milliseconds; 0 is for ever.
+func loggedIn(c *wire.Conn, login *security.Login) int64 {
+	c.SetPrincipal(login.Principal())
+	life := login.Life()
+	if life == 0 {
+		c.SetExpiry(time.Time{})
+		return 0
+	}
+	c.SetExpiry(time.Now().Add(life))
+	return life.Milliseconds()
+}
+
+// refuseLogin answers a login that failed, after a pause that takes the speed out of guessing, and closes the connection. resp is nil
+// for a client that gets no answer.
+func (b *Broker) refuseLogin(r *wire.Request, resp kmsg.Response, reason error) {
+	time.AfterFunc(config.ConnectionFailedAuthenticationDelayMs.Of(b.config.Load()), func() {
+		if resp == nil {
+			r.Close(reason)
+			return
+		}
+		r.Conn.CloseAfter(reason)
+		r.Respond(resp)
+	})
+}
+
+// openSecurity makes ready what listeners need; it refuses settings that it cannot serve.
+func (b *Broker) openSecurity() error {
+	s := b.config.Load()
+	b.sasl = security.NewSASL(b.config.Load, &b.credentials, os.Getenv)
+	listeners, err := config.Listeners(s)
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		if !security.UsesSASL(l.Protocol) {
+			continue
+		}
+		if err := b.sasl.Check(l.Name); err != nil {
+			return err
+		}
+		if l.Name == b.interBrokerListener() {
+			if err := b.sasl.CheckClient(l.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// loadCredentials reads the SCRAM credentials of all users.
+func (b *Broker) loadCredentials(s zkcoord.Session) error {
+	names, err := zkcoord.EntityNames(s, zkcoord.EntityUsers)
+	if err != nil {
+		return err
+	}
+	if err := b.readCredentials(s, names); err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, n := range names {
+		if user, err := zkcoord.DesanitizeEntity(n); err == nil {
+			keep[user] = true
+		}
+	}
+	b.credentials.Keep(keep)
+	return nil
+}
+
+// readCredentials reads those of some users, named as in their znodes' paths. What is unreadable is told, and as good as absent.
+func (b *Broker) readCredentials(s zkcoord.Session, names []string) error {
+	read, err := zkcoord.ReadConfigs(s, zkcoord.EntityUsers, names)
+	var bad *zkcoord.BadNodesError
+	if errors.As(err, &bad) {
+		b.log.Error().Err(err).Msg("settings of users are unreadable; they cannot log in by SCRAM")
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		user, err := zkcoord.DesanitizeEntity(n)
+		if err != nil || n == zkcoord.DefaultEntity {
+			continue
+		}
+		if err := b.credentials.Set(user, read[n]); err != nil {
+			b.log.Error().Err(err).Msg("a SCRAM credential is unreadable")
+		}
+	}
+	return nil
+}
