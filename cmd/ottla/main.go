@@ -68,7 +68,7 @@ One broker, as a service manager starts it:
 		Commands: []*cli.Command{
 			brokerCommand(), superviseCommand(),
 			upCommand(), statusCommand(), downCommand(),
-			topicsCommand(), produceCommand(), consumeCommand(),
+			topicsCommand(), groupsCommand(), produceCommand(), consumeCommand(),
 			healthCommand(), zkCommand(), configCommand(),
 			demoCommand(),
 		},
