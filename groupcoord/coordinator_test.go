@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -337,6 +338,32 @@ func TestDualCommitsGoToBoth(t *testing.T) {
 		require.Equal(t, "3", string(data))
 		require.EqualValues(t, 3, b.offset("g", tp("t", 0)))
 	}
+}
+
+func TestMetricsShowLag(t *testing.T) {
+	b := newBench(t, nil)
+	b.elect(1)
+	b.join("g")
+	b.commit("simple", 40, tp("t", 0), tp("elsewhere", 0))
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(NewCollector(b.Coordinator, func(p cluster.TopicPartition) (int64, bool) { return 100, p.Topic == "t" }))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			name := f.GetName()
+			for _, l := range m.Label {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetGauge().GetValue()
+		}
+	}
+	require.EqualValues(t, 60, got["ottla_group_lag simple 0 t"])
+	require.NotContains(t, got, "ottla_group_lag simple 0 elsewhere")
+	require.EqualValues(t, 1, got["ottla_group_members g"])
+	require.EqualValues(t, 1, got["ottla_group_states Stable"])
+	require.EqualValues(t, 2, got["kafka_coordinator_group_groupmetadatamanager_numoffsets"])
 }
 
 // TestHundredThousandOffsetsLoadQuickly: the time that a fail-over may take is two seconds.

@@ -99,7 +99,10 @@ func (s *story) run(line string) []string {
 		}
 		return otherwise
 	}
-	number := func(name string, otherwise int) int { n, _ := strconv.Atoi(arg(name, strconv.Itoa(otherwise))); return n }
+	number := func(name string, otherwise int) int {
+		n, _ := strconv.Atoi(arg(name, strconv.Itoa(otherwise)))
+		return n
+	}
 	instance := func() *string {
 		if i := arg("instance", ""); i != "" {
 			return &i
