@@ -532,20 +532,31 @@ func (d *logDir) create(tp cluster.TopicPartition, id cluster.TopicID, c *Config
 	if err := d.fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if !id.IsZero() {
-		if err := WritePartitionMetadata(d.fs, dir, id); err != nil {
-			return nil, err
-		}
-	}
-	if err := d.syncNames(); err != nil {
-		return nil, err
-	}
 	l, err := loadLog(d, dir, tp, c, loadState{clean: true})
 	if err != nil {
 		return nil, err
 	}
+	// All names first, then the syncs: each of them is a commit of the file system's journal only when there is news.
+	if err := d.makeDurable(l, id); err != nil {
+		l.closeFiles()
+		return nil, err
+	}
 	l.recovery.New = true
 	return l, nil
+}
+
+func (d *logDir) makeDurable(l *Log, id cluster.TopicID) error {
+	if !id.IsZero() {
+		if err := WritePartitionMetadata(d.fs, l.Dir(), id); err != nil {
+			return err
+		}
+		l.topicID.Store(&id)
+		l.dirDirty.Store(false) // WritePartitionMetadata synced it
+	}
+	if err := l.syncDir(); err != nil {
+		return err
+	}
+	return d.syncNames()
 }
 
 // SetDeleteDelay sets how long the directories of deleted partitions stay: log.segment.delete.delay.ms of the broker.
