@@ -57,7 +57,9 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ErrWriter:              stderr,
 		UseShortOptionHandling: false,
 		HideHelpCommand:        true,
-		EnableBashCompletion:   true,
+		// A comma belongs to the value: cleanup.policy=compact,delete and TOPIC:0,3 are one.
+		DisableSliceFlagSeparator: true,
+		EnableBashCompletion:      true,
 		Description: `A whole cluster on this machine, in two commands:
   ottla up            three ZooKeeper servers and three brokers, as processes of their own
   ottla demo          sends the Go source tree through it and compares it byte for byte
