@@ -14,7 +14,6 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/integration/harness"
 )
@@ -79,18 +78,6 @@ func readAll(t testing.TB, c *harness.Cluster, topic string, count int, opts ...
 	return out
 }
 
-// needAPI skips the test if the brokers do not serve this API (yet).
-func needAPI(t testing.TB, c *harness.Cluster, key kmsg.Key) {
-	t.Helper()
-	req := kmsg.NewPtrApiVersionsRequest()
-	req.ClientSoftwareName, req.ClientSoftwareVersion = "ottla-integration", "1"
-	for _, k := range harness.Ask[*kmsg.ApiVersionsResponse](harness.Dial(t, c.Broker(1).Address), req).ApiKeys {
-		if k.ApiKey == int16(key) {
-			return
-		}
-	}
-	t.Skipf("this broker does not serve %s", key.Name())
-}
 
 // kcat runs kcat against the cluster. It skips the test where kcat is missing.
 func kcat(t testing.TB, c *harness.Cluster, stdin string, args ...string) string {

@@ -61,7 +61,7 @@ func shape(c *harness.Cluster, tree map[string][]byte) map[string]string {
 	for p, data := range tree {
 		var v any
 		switch {
-		case data == nil || len(data) == 0:
+		case len(data) == 0:
 			out[p] = "(nothing)"
 			continue
 		case json.Unmarshal(data, &v) != nil:

@@ -62,8 +62,9 @@ func (b *Broker) start() {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	// A process group of its own, so that an interrupt at the terminal reaches only the test, which then cleans up.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A process group of its own, so that an interrupt at the terminal reaches only the test, which then cleans up; and no broker
+	// outlives a test that was killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := b.launch(cmd); err != nil {
 		b.t.Fatal(err)
 	}
@@ -184,6 +185,19 @@ func (b *Broker) Terminate() int {
 	case <-time.After(time.Minute):
 		b.t.Fatalf("broker %d does not stop", b.ID)
 		return 0
+	}
+}
+
+// Stop asks the broker to stop and does not wait.
+func (b *Broker) Stop() { b.t.Helper(); b.signal(syscall.SIGTERM) }
+
+// Ended waits for the end of the process and returns its exit code; ok is false if it still runs after that time.
+func (b *Broker) Ended(patience time.Duration) (code int, ok bool) {
+	select {
+	case <-b.ended:
+		return b.code, true
+	case <-time.After(patience):
+		return 0, false
 	}
 }
 
