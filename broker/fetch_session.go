@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (s *fetchSession) markDueLocked(sp *sessionPartition) {
 	s.mu.due = append(s.mu.due, sp)
 }
 
-// takeDue empties the queue of due partitions.
+// takeDue empties the queue of due partitions; those that the client has forgotten meanwhile are left out.
 func (s *fetchSession) takeDue() []*sessionPartition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +105,7 @@ func (s *fetchSession) takeDue() []*sessionPartition {
 	for _, sp := range due {
 		sp.due = false
 	}
-	return due
+	return slices.DeleteFunc(due, func(sp *sessionPartition) bool { return sp.gone })
 }
 
 // keepDue puts partitions back whose answer may still hold news next time: they had data, an error, or found no room.
@@ -116,10 +117,12 @@ func (s *fetchSession) keepDue(partitions []*sessionPartition) {
 	}
 }
 
-// park names the fetch that progress is to be told to.
+// park names the fetch that progress is to be told to, unless that one has left already.
 func (s *fetchSession) park(f *fetch) {
 	s.mu.Lock()
-	s.mu.parked = f
+	if s.mu.inUse == f {
+		s.mu.parked = f
+	}
 	s.mu.Unlock()
 }
 

@@ -91,7 +91,7 @@ func (b *Broker) handleFetch(r *wire.Request, req *kmsg.FetchRequest) kmsg.Respo
 		return fetchRefused(req, err)
 	}
 	f.readDue(false)
-	if f.enough() || req.MaxWaitMillis <= 0 {
+	if f.enough() || req.MaxWaitMillis <= 0 || f.session.size() == 0 {
 		f.answer()
 		return nil
 	}
@@ -109,7 +109,7 @@ func fetchRefused(req *kmsg.FetchRequest, err error) kmsg.Response {
 func (f *fetch) openSession(now time.Time) error {
 	req, sessions := f.req, f.b.fetchSessions
 	topicIDs := f.r.Version >= 13
-	if req.SessionEpoch > initialSessionEpoch {
+	if req.SessionEpoch != initialSessionEpoch && req.SessionEpoch != sessionlessEpoch {
 		s, err := sessions.resume(req, now, f)
 		if err != nil {
 			return err
@@ -131,6 +131,7 @@ func (f *fetch) openSession(now time.Time) error {
 	if f.session == nil {
 		f.private = true
 		f.session = &fetchSession{topicIDs: topicIDs}
+		f.session.mu.inUse = f
 		f.session.mu.partitions = make(map[fetchKey]*sessionPartition)
 	}
 	f.session.apply(fetchTargets(req, !f.private), nil)
@@ -163,15 +164,20 @@ func fetchTargets(req *kmsg.FetchRequest, keep bool) []fetchTarget {
 				target.logStartOffset = p.LogStartOffset
 			}
 			if req.Version >= 9 {
-				target.leaderEpoch = cluster.LeaderEpoch(p.CurrentLeaderEpoch)
+				target.leaderEpoch = optionalEpoch(p.CurrentLeaderEpoch)
 			}
 			if req.Version >= 12 {
-				target.lastFetchedEpoch = cluster.LeaderEpoch(p.LastFetchedEpoch)
+				target.lastFetchedEpoch = optionalEpoch(p.LastFetchedEpoch)
 			}
 			targets = append(targets, target)
 		}
 	}
 	return targets
+}
+
+// optionalEpoch reads an epoch of a Fetch, where any negative number means none.
+func optionalEpoch(epoch int32) cluster.LeaderEpoch {
+	return max(cluster.LeaderEpoch(epoch), cluster.NoLeaderEpoch)
 }
 
 func forgottenKeys(req *kmsg.FetchRequest) []fetchKey {
@@ -300,10 +306,11 @@ func (f *fetch) wakeOn() partition.WakeOn {
 	return partition.WakeOnHighWatermark
 }
 
+// enough reports whether there is nothing to wait for (any more).
 func (f *fetch) enough() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.mu.urgent || f.mu.bytes >= f.min && f.min > 0 || f.min <= 0
+	return f.mu.urgent || f.mu.bytes >= f.min
 }
 
 // park leaves the fetch on its session, to be completed by progress or by the deadline. What moved between the first look
@@ -367,13 +374,19 @@ func (f *fetch) answer() {
 	if !f.private {
 		resp.SessionID = f.session.id
 	}
-	var again []*sessionPartition
+	// What had records comes last next time, so that a partition which always fills the answer starves no other.
+	var again, last []*sessionPartition
 	for i := range items {
 		it := &items[i]
 		f.fetched(it)
 		news := f.tell(resp, it)
-		if it.err != nil || it.read.Diverging != nil || it.more(f) {
-			again = append(again, it.sp) // a look that found nothing new ends it
+		switch {
+		case f.private:
+		case it.err == nil && it.read.Diverging == nil && !it.more(f): // a look that found nothing new ends it
+		case it.bytes() > 0:
+			last = append(last, it.sp)
+		default:
+			again = append(again, it.sp)
 		}
 		if !news {
 			it.release()
@@ -382,7 +395,7 @@ func (f *fetch) answer() {
 	if f.private {
 		f.session.close()
 	} else {
-		f.session.keepDue(again)
+		f.session.keepDue(append(again, last...))
 	}
 	f.session.leave(f) // before the answer goes out: the client's next fetch comes right after it
 	f.r.RespondWith(resp)
@@ -409,6 +422,7 @@ func (f *fetch) tell(resp *wire.FetchResponse, it *fetchItem) bool {
 		PreferredReadReplica: int32(it.read.PreferredReplica), Aborted: abortedOf(it.read.Aborted),
 	}
 	if it.err != nil {
+		out.HighWatermark, out.LastStableOffset, out.LogStartOffset = -1, -1, -1
 		out.PreferredReadReplica = int32(cluster.NoBroker)
 	}
 	if !it.read.Slice.Empty() {
