@@ -22,6 +22,12 @@ const authorizedOperationsUnset = -1 << 31
 
 func (b *Broker) handleMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	if misnamed(req) {
+		for _, t := range req.Topics {
+			resp.Topics = append(resp.Topics, topicError(t.Topic, t.TopicID, kerr.InvalidRequest))
+		}
+		return resp
+	}
 	m := b.metadata.load()
 	b.describeBrokers(resp, m, r.Conn.Listener())
 	resp.AuthorizedOperations = authorizedOperationsUnset
@@ -41,16 +47,19 @@ func (b *Broker) handleMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg
 	create := req.AllowAutoTopicCreation || r.Version < 4
 	if len(missing) == 0 || !create || !b.autoCreates() {
 		for _, name := range missing {
-			resp.Topics = append(resp.Topics, b.missingTopic(r, req, name, kerr.UnknownTopicOrPartition))
+			resp.Topics = append(resp.Topics, b.failedTopic(r, req, name, kerr.UnknownTopicOrPartition))
 		}
 		return resp
 	}
 
 	// Creation writes to ZooKeeper; the reader must not wait for that.
-	names := slices.Clone(missing)
 	b.tasks.run(func() {
-		for _, name := range names {
-			resp.Topics = append(resp.Topics, b.missingTopic(r, req, name, b.autoCreateTopic(name)))
+		for _, name := range missing {
+			verdict := kerr.TopicAuthorizationFailed
+			if b.allowed(r, opCreate, clusterResource) || b.allowed(r, opCreate, topicResource(name)) {
+				verdict = b.autoCreateTopic(name)
+			}
+			resp.Topics = append(resp.Topics, b.failedTopic(r, req, name, verdict))
 		}
 		r.Respond(resp)
 	})
@@ -75,14 +84,22 @@ func (b *Broker) describeBrokers(resp *kmsg.MetadataResponse, m *metadata, liste
 	resp.ControllerID = int32(m.controller)
 }
 
-// requestedTopics is what the request names, or every topic.
+// misnamed reports whether a request names topics in a way that its version does not know, which fails it as a whole.
+func misnamed(req *kmsg.MetadataRequest) bool {
+	return slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool {
+		byID := !cluster.TopicID(t.TopicID).IsZero()
+		return t.Topic == nil && (req.Version < 12 || !byID) || byID && req.Version < 12
+	})
+}
+
+// requestedTopics is what the request names, each topic once, or every topic. Where it names any by their ids, only those count.
 func requestedTopics(req *kmsg.MetadataRequest, m *metadata) []kmsg.MetadataRequestTopic {
 	all := req.Topics == nil
 	if req.Version == 0 {
 		all = len(req.Topics) == 0
 	}
 	if !all {
-		return req.Topics
+		return distinctTopics(req.Topics)
 	}
 	topics := make([]kmsg.MetadataRequestTopic, 0, len(m.topics))
 	for name := range m.topics {
@@ -91,14 +108,30 @@ func requestedTopics(req *kmsg.MetadataRequest, m *metadata) []kmsg.MetadataRequ
 	return topics
 }
 
+func distinctTopics(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	type named struct {
+		id   cluster.TopicID
+		name string
+	}
+	byID := slices.ContainsFunc(topics, func(t kmsg.MetadataRequestTopic) bool { return !cluster.TopicID(t.TopicID).IsZero() })
+	seen := make(map[named]bool, len(topics))
+	return slices.DeleteFunc(topics, func(t kmsg.MetadataRequestTopic) bool {
+		key := named{id: t.TopicID}
+		switch {
+		case byID && key.id.IsZero():
+			return true
+		case !byID:
+			key.name = *t.Topic
+		}
+		again := seen[key]
+		seen[key] = true
+		return again
+	})
+}
+
 // describeTopic answers one topic of the request. absent is true for a valid, allowed name that nobody knows.
 func (b *Broker) describeTopic(r *wire.Request, req *kmsg.MetadataRequest, m *metadata, t kmsg.MetadataRequestTopic) (topic kmsg.MetadataResponseTopic, absent bool) {
-	id := cluster.TopicID(t.TopicID)
-	byID := t.Topic == nil || (!id.IsZero() && *t.Topic == "")
-	switch {
-	case byID && r.Version < 12 || !id.IsZero() && r.Version < 12:
-		return topicError(t.Topic, id, kerr.InvalidRequest), false
-	case byID:
+	if id := cluster.TopicID(t.TopicID); !id.IsZero() {
 		name, ok := m.names[id]
 		if !ok || !b.allowed(r, opDescribe, topicResource(name)) {
 			return topicError(nil, id, kerr.UnknownTopicID), false
@@ -112,17 +145,14 @@ func (b *Broker) describeTopic(r *wire.Request, req *kmsg.MetadataRequest, m *me
 	known := m.topics[name]
 	if known == nil {
 		if err := validTopicName(name); err != nil {
-			return topicError(&name, cluster.TopicID{}, kerr.InvalidTopicException), false
+			return b.failedTopic(r, req, name, kerr.InvalidTopicException), false
 		}
 		return kmsg.MetadataResponseTopic{}, true
 	}
 
 	topic = kmsg.NewMetadataResponseTopic()
 	topic.Topic, topic.TopicID, topic.IsInternal = &name, known.id, internalTopic(name)
-	topic.AuthorizedOperations = authorizedOperationsUnset
-	if req.IncludeTopicAuthorizedOperations && r.Version >= 8 {
-		topic.AuthorizedOperations = b.authorizedOperations(r, topicResource(name))
-	}
+	topic.AuthorizedOperations = b.askedOperations(r, req, name)
 	for number, p := range known.partitions {
 		if p != nil {
 			topic.Partitions = append(topic.Partitions, describePartition(m, r.Conn.Listener(), r.Version, int32(number), p))
@@ -176,9 +206,17 @@ func topicError(name *string, id cluster.TopicID, err *kerr.Error) kmsg.Metadata
 	return topic
 }
 
-func (b *Broker) missingTopic(r *wire.Request, _ *kmsg.MetadataRequest, name string, err *kerr.Error) kmsg.MetadataResponseTopic {
-	if !b.allowed(r, opDescribe, topicResource(name)) {
-		err = kerr.TopicAuthorizationFailed
+// askedOperations is the mask of authorised operations on a topic, if the client asked for it.
+func (b *Broker) askedOperations(r *wire.Request, req *kmsg.MetadataRequest, name string) int32 {
+	if !req.IncludeTopicAuthorizedOperations || r.Version < 8 {
+		return authorizedOperationsUnset
 	}
-	return topicError(&name, cluster.TopicID{}, err)
+	return b.authorizedOperations(r, topicResource(name))
+}
+
+// failedTopic answers a topic that the client may know of.
+func (b *Broker) failedTopic(r *wire.Request, req *kmsg.MetadataRequest, name string, err *kerr.Error) kmsg.MetadataResponseTopic {
+	topic := topicError(&name, cluster.TopicID{}, err)
+	topic.AuthorizedOperations = b.askedOperations(r, req, name)
+	return topic
 }
