@@ -335,10 +335,18 @@ func (b *Broker) openController(context.Context) error {
 }
 
 func (b *Broker) closeController(ctx context.Context) {
+	if !b.zk.Connected() { // it may be inside a read that only the end of the session ends
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, controllerCloseTimeout)
+		defer cancel()
+	}
 	if err := b.controller.Close(ctx); err != nil {
 		b.log.Warn().Err(err).Msg("the controller did not end in time")
 	}
 }
+
+// controllerCloseTimeout bounds the wait for a controller that cannot reach ZooKeeper.
+const controllerCloseTimeout = 2 * time.Second
 
 // awaitMetadata tells the controller when the effect of a request can be seen by this broker's clients.
 func (b *Broker) awaitMetadata(deadline time.Time, ready func(controller.Metadata) bool, done func(visible bool)) {
@@ -450,6 +458,10 @@ func (b *Broker) controlledShutdown(ctx context.Context) {
 			b.log.Warn().Int("partitions", left).Msg("controlled shutdown: some leaders could not be moved")
 		default:
 			b.log.Warn().Err(err).Msg("controlled shutdown was not answered")
+		}
+		if !b.zk.Connected() {
+			b.log.Warn().Msg("controlled shutdown: zookeeper has become unreachable, nothing can be moved")
+			return
 		}
 	}
 }
