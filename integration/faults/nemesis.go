@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,14 +80,24 @@ func killTorn(_ *rig, p planned, b *harness.Broker) (heal, error) {
 	}, err
 }
 
+// stopPatience bounds a clean stop, also when ZooKeeper does not answer.
+const stopPatience = 40 * time.Second
+
 // stop asks the broker to leave.
-func stop(_ *rig, _ planned, b *harness.Broker) (heal, error) {
-	code := b.Terminate()
-	var err error
-	if code != 0 {
-		err = fmt.Errorf("broker %d stopped with exit code %d", b.ID, code)
-	}
-	return restart(b), err
+func stop(r *rig, _ planned, b *harness.Broker) (heal, error) {
+	asked := time.Now()
+	b.Stop()
+	return func() (bool, error) {
+		code, ended := b.Ended(stopPatience)
+		if !ended {
+			return false, fmt.Errorf("broker %d has not stopped %v after it was asked to", b.ID, time.Since(asked))
+		}
+		if code != 0 {
+			r.logf("broker %d stopped with exit code %d", b.ID, code)
+		}
+		b.Start()
+		return code == 0, nil
+	}, nil
 }
 
 func restart(b *harness.Broker) heal {

@@ -33,12 +33,13 @@ func (l *leaders) watchLoop(ctx context.Context, address string) {
 	for ctx.Err() == nil {
 		time.Sleep(every)
 		if conn == nil || conn.over() {
-			var err error
-			if conn, err = dialWire(address); err != nil {
+			fresh, err := dialWire(address)
+			if err != nil {
 				conn = nil
 				continue
 			}
-			context.AfterFunc(ctx, func() { conn.end(context.Canceled) })
+			context.AfterFunc(ctx, func() { fresh.end(context.Canceled) })
+			conn = fresh
 		}
 		req := kmsg.NewPtrMetadataRequest()
 		req.Version = 8
