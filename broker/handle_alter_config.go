@@ -106,21 +106,31 @@ func (b *Broker) alterResource(r *wire.Request, res resourceName, twice bool, ch
 		if !b.allowed(r, opAlterConfigs, clusterResource) {
 			return kerr.ClusterAuthorizationFailed
 		}
-		if res.name != "" {
-			if err := b.isThisBroker(res.name); err != nil {
-				return err
-			}
+		if err := b.alterableBroker(res.name); err != nil {
+			return err
 		}
 		return b.alterBroker(res.name, changes, replace, validateOnly)
 	}
-	return withMessage(kerr.InvalidRequest, fmt.Sprintf("AlterConfigs is only supported for topics and brokers, but resource type is %v", res.kind))
+	return withMessage(kerr.InvalidRequest, fmt.Sprintf("Unknown resource type %d", res.kind))
+}
+
+// alterableBroker refuses a broker's own resource that was sent to another broker. The empty name is the cluster's default.
+func (b *Broker) alterableBroker(name string) error {
+	if name == "" {
+		return nil
+	}
+	id, err := brokerNumber(name, "Node")
+	if err == nil && id != b.id {
+		err = withMessage(kerr.InvalidRequest, fmt.Sprintf("Unexpected broker id, expected %d, but received %s", b.id, name))
+	}
+	return err
 }
 
 func checkChanges(changes []change) error {
 	seen := map[string]bool{}
 	for _, c := range changes {
 		if seen[c.name] {
-			return withMessage(kerr.InvalidRequest, "Error due to duplicate config keys : "+c.name)
+			return withMessage(kerr.InvalidRequest, "Error due to duplicate config keys")
 		}
 		seen[c.name] = true
 		if c.value == nil && c.op != kmsg.IncrementalAlterConfigOpDelete {
@@ -131,6 +141,9 @@ func checkChanges(changes []change) error {
 }
 
 func (b *Broker) alterTopic(topic string, changes []change, replace, validateOnly bool) error {
+	if topic == "" {
+		return withMessage(kerr.InvalidRequest, "Default topic resources are not allowed.")
+	}
 	if b.metadata.load().topics[topic] == nil {
 		return withMessage(kerr.UnknownTopicOrPartition, "The topic '"+topic+"' does not exist.")
 	}
@@ -155,7 +168,7 @@ func (b *Broker) alterTopic(topic string, changes []change, replace, validateOnl
 		return err
 	}
 	if err := config.ValidateTopic(snapshot, next); err != nil {
-		return withMessage(kerr.InvalidConfig, err.Error())
+		return withMessage(kerr.InvalidConfig, fmt.Sprintf("Invalid config value for resource ConfigResource(type=TOPIC, name='%s'): %s", topic, err))
 	}
 	if validateOnly {
 		return nil
@@ -210,7 +223,7 @@ func applyChanges(current map[string]string, changes []change, replace bool, loo
 		case kmsg.IncrementalAlterConfigOpAppend, kmsg.IncrementalAlterConfigOpSubtract:
 			effective, list := look(c.name)
 			if !list {
-				return nil, withMessage(kerr.InvalidRequest, "Config value append or subtract is not allowed for config key: "+c.name)
+				return nil, withMessage(kerr.InvalidConfig, fmt.Sprintf("Config value %s is not allowed for config key: %s", operationName[c.op], c.name))
 			}
 			next[c.name] = changeList(effective, *c.value, c.op == kmsg.IncrementalAlterConfigOpAppend)
 		default:
@@ -218,6 +231,10 @@ func applyChanges(current map[string]string, changes []change, replace bool, loo
 		}
 	}
 	return next, nil
+}
+
+var operationName = map[kmsg.IncrementalAlterConfigOp]string{
+	kmsg.IncrementalAlterConfigOpAppend: "append", kmsg.IncrementalAlterConfigOpSubtract: "subtract",
 }
 
 func changeList(have, change string, appending bool) string {

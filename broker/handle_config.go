@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -9,6 +10,7 @@ import (
 
 	"ottla/broker/wire"
 	"ottla/config"
+	"ottla/internal/cluster"
 )
 
 // DescribeConfigs v0–4: values with their sources.
@@ -36,8 +38,9 @@ func (b *Broker) describeResource(r *wire.Request, req *kmsg.DescribeConfigsRequ
 		out.ErrorMessage = kmsg.StringPtr(errorMessage(err))
 		return out
 	}
+	out.ErrorMessage = kmsg.StringPtr("")
 	for _, e := range entries {
-		if res.ConfigNames != nil && !slices.Contains(res.ConfigNames, e.Name) {
+		if len(res.ConfigNames) > 0 && !slices.Contains(res.ConfigNames, e.Name) {
 			continue
 		}
 		out.Configs = append(out.Configs, configEntry(e, req))
@@ -59,28 +62,37 @@ func (b *Broker) resourceEntries(r *wire.Request, res *kmsg.DescribeConfigsReque
 		if res.ResourceName == "" {
 			return config.DescribeClusterDefault(b.config.Load()), nil
 		}
-		if err := b.isThisBroker(res.ResourceName); err != nil {
+		switch id, err := brokerNumber(res.ResourceName, "Broker"); {
+		case err != nil:
 			return nil, err
+		case id != b.id:
+			return nil, withMessage(kerr.InvalidRequest, fmt.Sprintf("Unexpected broker id, expected %d or empty string, but received %s", b.id, res.ResourceName))
 		}
 		return config.DescribeBroker(b.config.Load()), nil
 	case kmsg.ConfigResourceTypeBrokerLogger:
 		if !b.allowed(r, opDescribeConfigs, clusterResource) {
 			return nil, kerr.ClusterAuthorizationFailed
 		}
-		if err := b.isThisBroker(res.ResourceName); err != nil {
+		switch id, err := brokerNumber(res.ResourceName, "Broker"); {
+		case res.ResourceName == "":
+			return nil, withMessage(kerr.InvalidRequest, "Broker id must not be empty")
+		case err != nil:
 			return nil, err
+		case id != b.id:
+			return nil, withMessage(kerr.InvalidRequest, fmt.Sprintf("Unexpected broker id, expected %d but received %s", b.id, res.ResourceName))
 		}
 		return nil, nil
 	}
-	return nil, withMessage(kerr.InvalidRequest, "Unsupported resource type: "+strconv.Itoa(int(res.ResourceType)))
+	return nil, withMessage(kerr.InvalidRequest, "This most likely occurs because of a request being malformed by the client library or "+
+		"the message was sent to an incompatible broker. See the broker logs for more details.")
 }
 
 func (b *Broker) topicEntries(name string) ([]config.Entry, error) {
 	if err := validTopicName(name); err != nil {
-		return nil, withMessage(kerr.InvalidTopicException, err.Error())
+		return nil, withMessage(kerr.InvalidTopicException, refusalMessage(err))
 	}
 	if b.metadata.load().topics[name] == nil {
-		return nil, kerr.UnknownTopicOrPartition
+		return nil, withMessage(kerr.UnknownTopicOrPartition, "")
 	}
 	t, err := b.topicConfigs.get(name)
 	if err != nil {
@@ -89,16 +101,13 @@ func (b *Broker) topicEntries(name string) ([]config.Entry, error) {
 	return config.DescribeTopic(t), nil
 }
 
-// isThisBroker refuses a broker's own resource that was sent to another broker.
-func (b *Broker) isThisBroker(name string) error {
-	id, err := strconv.Atoi(name)
+// brokerNumber reads the name of a broker's resource.
+func brokerNumber(name, what string) (cluster.BrokerID, error) {
+	id, err := strconv.ParseInt(name, 10, 32)
 	if err != nil {
-		return withMessage(kerr.InvalidRequest, "Broker id must be an integer, but it is: "+name)
+		return cluster.NoBroker, withMessage(kerr.InvalidRequest, what+" id must be an integer, but it is: "+name)
 	}
-	if id != int(b.id) {
-		return withMessage(kerr.InvalidRequest, "Unexpected broker id, expected "+strconv.Itoa(int(b.id))+" or empty string, but received "+name)
-	}
-	return nil
+	return cluster.BrokerID(id), nil
 }
 
 func configEntry(e config.Entry, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {

@@ -58,19 +58,28 @@ func (b *Broker) handleProduce(r *wire.Request, req *kmsg.ProduceRequest) kmsg.R
 	return nil
 }
 
-// mayProduce judges what is the same for all partitions of a topic.
+// mayProduce judges what is the same for all partitions of a topic, before the partition is looked up.
 func (b *Broker) mayProduce(r *wire.Request, req *kmsg.ProduceRequest, topic string) error {
 	switch {
-	case req.Acks < -1 || req.Acks > 1:
-		return kerr.InvalidRequiredAcks
 	case req.TransactionID != nil:
 		return kerr.TransactionalIDAuthorizationFailed // as InitProducerId answers: there is no transaction coordinator
 	case !b.allowed(r, opWrite, topicResource(topic)):
 		return kerr.TopicAuthorizationFailed
-	case internalTopic(topic) && r.ClientID != adminClientID:
-		return kerr.InvalidTopicException
+	}
+	return nil
+}
+
+// mayAppend judges an append to a partition that exists somewhere.
+func (b *Broker) mayAppend(r *wire.Request, req *kmsg.ProduceRequest, topic string, records []byte) error {
+	switch {
 	case r.Version < 3:
 		return kerr.UnsupportedForMessageFormat
+	case transactional(records):
+		return kerr.TransactionalIDAuthorizationFailed
+	case req.Acks < -1 || req.Acks > 1:
+		return kerr.InvalidRequiredAcks
+	case internalTopic(topic) && r.ClientID != adminClientID:
+		return kerr.InvalidTopicException
 	}
 	return nil
 }
@@ -81,10 +90,7 @@ const adminClientID = "__admin_client"
 func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg.ProduceRequestTopicPartition, err error) {
 	part := (*partition.Partition)(nil)
 	if err == nil {
-		part, err = p.b.partitionFor(topic, rp.Partition)
-	}
-	if err == nil {
-		err = withoutTransaction(rp.Records)
+		part, err = p.b.findForProduce(p.r, req, topic, rp)
 	}
 	if err != nil {
 		p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
@@ -101,20 +107,38 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 		Now:            p.r.ReceivedAt,
 	}, func(res partition.AppendResult) {
 		appended(traffic, bytes, &res)
+		if log := part.Log(); log != nil && sequenceRefused(res.Err) {
+			res.LogStartOffset = log.LogStartOffset() // tells the producer whether its records may have been deleted
+		}
 		p.done(i, res)
 	})
 }
 
-// withoutTransaction refuses transactional batches: nobody here would ever end their transaction, and read_committed
-// consumers would wait for that for good.
-func withoutTransaction(records []byte) error {
+// findForProduce returns the partition of an append that may be tried. That it exists nowhere is said first, that it is led
+// elsewhere last.
+func (b *Broker) findForProduce(r *wire.Request, req *kmsg.ProduceRequest, topic string, rp *kmsg.ProduceRequestTopicPartition) (*partition.Partition, error) {
+	part, err := b.partitionFor(topic, rp.Partition)
+	if err == kerr.UnknownTopicOrPartition {
+		return nil, err
+	}
+	if refused := b.mayAppend(r, req, topic, rp.Records); refused != nil {
+		return nil, refused
+	}
+	return part, err
+}
+
+// transactional finds the batches that belong to a transaction. They are refused: nobody here would ever end their transaction,
+// and read_committed consumers would wait for that for good.
+func transactional(records []byte) bool {
 	if len(records) < logstore.BatchOverhead {
-		return nil // judged by the log
+		return false // judged by the log
 	}
-	if b := logstore.Batch(records); b.Magic() == 2 && b.IsTransactional() {
-		return kerr.InvalidTxnState
-	}
-	return nil
+	b := logstore.Batch(records)
+	return b.Magic() == 2 && b.IsTransactional()
+}
+
+func sequenceRefused(err error) bool {
+	return err == kerr.OutOfOrderSequenceNumber || err == kerr.InvalidProducerEpoch
 }
 
 // done takes one partition's result, from whichever goroutine brings it.
@@ -131,7 +155,7 @@ func (p *produce) done(i int, res partition.AppendResult) {
 func (p *produce) refuse(out *wire.ProducePartition, res *partition.AppendResult) {
 	p.failed.Store(true)
 	out.ErrorCode = p.b.errorCode(res.Err)
-	out.ErrorMessage = res.ErrorMessage
+	out.ErrorMessage, out.LogStartOffset = res.ErrorMessage, res.LogStartOffset
 	for _, e := range res.RecordErrors {
 		out.RecordErrors = append(out.RecordErrors, wire.RecordError{BatchIndex: int32(e.Index), Message: e.Message})
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"ottla/broker/partition"
 	"ottla/broker/wire"
 	"ottla/config"
 	"ottla/logstore"
@@ -36,9 +35,9 @@ func (b *Broker) handleDeleteRecords(r *wire.Request, req *kmsg.DeleteRecordsReq
 			out := &rt.Partitions[i]
 			*out = kmsg.NewDeleteRecordsResponseTopicPartition()
 			out.Partition, out.LowWatermark = p.Partition, -1
-			part, err := (*partition.Partition)(nil), topicErr
-			if err == nil {
-				part, err = b.partitionFor(t.Topic, p.Partition)
+			part, err := b.partitionFor(t.Topic, p.Partition)
+			if err != kerr.UnknownTopicOrPartition && topicErr != nil || topicErr == kerr.TopicAuthorizationFailed {
+				err = topicErr
 			}
 			if err != nil {
 				out.ErrorCode = b.errorCode(err)
@@ -149,10 +148,11 @@ func (b *Broker) describeProducers(r *wire.Request, topic string, number int32, 
 	if err != nil {
 		return err
 	}
-	if _, leads := p.IsLeader(); !leads {
+	log := p.Log()
+	if _, leads := p.IsLeader(); !leads || log == nil {
 		return kerr.NotLeaderForPartition
 	}
-	for _, info := range p.Log().ActiveProducers() {
+	for _, info := range log.ActiveProducers() {
 		a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		a.ProducerID, a.ProducerEpoch, a.LastSequence = info.ProducerID, int32(info.ProducerEpoch), info.LastSequence
 		a.LastTimestamp, a.CoordinatorEpoch, a.CurrentTxnStartOffset = info.LastTimestamp, info.CoordinatorEpoch, info.CurrentTxnStartOffset

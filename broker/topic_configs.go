@@ -43,11 +43,14 @@ func (c *topicConfigs) get(topic string) (*config.Topic, error) {
 	if t := c.mu.resolved[topic]; t != nil {
 		return t, nil
 	}
-	t, err := config.ResolveTopic(c.broker(), c.mu.overrides[topic])
+	overrides, known := c.mu.overrides[topic]
+	t, err := config.ResolveTopic(c.broker(), overrides)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.resolved[topic] = t
+	if known { // names that clients make up leave nothing behind
+		c.mu.resolved[topic] = t
+	}
 	return t, nil
 }
 

@@ -21,6 +21,15 @@ const (
 
 func internalTopic(name string) bool { return name == offsetsTopic || name == transactionsTopic }
 
+// refusalMessage is the sentence of a verdict that the controller's rules gave.
+func refusalMessage(err error) string {
+	var refused *controller.Refusal
+	if errors.As(err, &refused) {
+		return refused.Message
+	}
+	return errorMessage(err)
+}
+
 func validTopicName(name string) error { return controller.CheckTopicName(name) }
 
 // partitionFor finds the partition that a client's request names. Hosted elsewhere: NOT_LEADER_OR_FOLLOWER; nowhere:

@@ -47,6 +47,11 @@ type RecordError struct {
 	Message string
 }
 
+// String is how Kafka prints it.
+func (e RecordError) String() string {
+	return fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", e.Index, e.Message)
+}
+
 // ValidateParams are the rules of one topic for one append.
 type ValidateParams struct {
 	Partition       cluster.TopicPartition // for messages only
