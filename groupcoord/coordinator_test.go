@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -327,6 +326,27 @@ func TestOffsetsInZooKeeper(t *testing.T) {
 	require.Equal(t, []error{kerr.NotCoordinator}, b.commit("g", 2, tp("t", 0)))
 }
 
+func TestLateCommitToZooKeeperIsFenced(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.InZooKeeper = true })
+	b.elect(1)
+	require.Equal(t, []error{nil}, b.commit("g", 5, tp("t", 0)))
+	b.setLeaderEpoch(1) // the in-sync set changed: another version, the same leader
+	require.Equal(t, []error{nil, nil}, b.commit("g", 6, tp("t", 0), tp("t", 1)))
+	b.setLeaderEpoch(2) // another broker leads, and nobody has told us
+	require.Equal(t, []error{kerr.NotCoordinator}, b.commit("g", 7, tp("t", 0)))
+	data, _, err := b.session.Get("/consumers/g/offsets/t/0")
+	require.NoError(t, err)
+	require.Equal(t, "6", string(data))
+}
+
+func TestOddGroupNamesCannotReachOtherZnodes(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.InZooKeeper = true })
+	b.elect(1)
+	for _, name := range []string{"a/b", "..", "."} {
+		require.Equal(t, []error{kerr.InvalidGroupID}, b.commit(name, 1, tp("t", 0)), name)
+	}
+}
+
 func TestDualCommitsGoToBoth(t *testing.T) {
 	for _, primary := range []bool{false, true} {
 		b := newBench(t, func(o *Options) { o.InZooKeeper, o.Dual = primary, true })
@@ -340,30 +360,20 @@ func TestDualCommitsGoToBoth(t *testing.T) {
 	}
 }
 
-func TestMetricsShowLag(t *testing.T) {
+func TestSnapshotsShowGroups(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)
 	b.join("g")
 	b.commit("simple", 40, tp("t", 0), tp("elsewhere", 0))
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(NewCollector(b.Coordinator, func(p cluster.TopicPartition) (int64, bool) { return 100, p.Topic == "t" }))
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.Metric {
-			name := f.GetName()
-			for _, l := range m.Label {
-				name += " " + l.GetValue()
-			}
-			got[name] = m.GetGauge().GetValue()
-		}
+	got := map[string]Snapshot{}
+	for _, s := range b.Snapshots() {
+		got[s.Group] = s
 	}
-	require.EqualValues(t, 60, got["ottla_group_lag simple 0 t"])
-	require.NotContains(t, got, "ottla_group_lag simple 0 elsewhere")
-	require.EqualValues(t, 1, got["ottla_group_members g"])
-	require.EqualValues(t, 1, got["ottla_group_states Stable"])
-	require.EqualValues(t, 2, got["kafka_coordinator_group_groupmetadatamanager_numoffsets"])
+	require.Len(t, got, 2)
+	require.Equal(t, Stable, got["g"].State)
+	require.Equal(t, 1, got["g"].Members)
+	require.EqualValues(t, 1, got["g"].Generation)
+	require.ElementsMatch(t, []CommittedOffset{{tp("t", 0), 40}, {tp("elsewhere", 0), 40}}, got["simple"].Offsets)
 }
 
 // TestHundredThousandOffsetsLoadQuickly: the time that a fail-over may take is two seconds.

@@ -152,11 +152,24 @@ func (b *bench) elect(epoch cluster.LeaderEpoch) {
 	b.log.mu.Lock()
 	b.log.epoch = epoch
 	b.log.mu.Unlock()
+	b.setLeaderEpoch(epoch)
 	b.Elected(0, epoch, b.log)
 	require.Eventually(b.t, func() bool {
 		_, err := b.usable("g")
 		return !errors.Is(err, kerr.CoordinatorLoadInProgress)
 	}, 10*time.Second, time.Millisecond)
+}
+
+// setLeaderEpoch is what a controller does to the partition's state znode.
+func (b *bench) setLeaderEpoch(epoch cluster.LeaderEpoch) {
+	b.t.Helper()
+	path := zkcoord.StatePath(tp(OffsetsTopic, 0))
+	data := zkcoord.EncodeState(zkcoord.PartitionState{Leader: 1, LeaderEpoch: epoch, ISR: []cluster.BrokerID{1}})
+	err := b.session.CreateAll(path, data)
+	if errors.Is(err, zkcoord.ErrNodeExists) {
+		_, err = b.session.Set(path, data, zkcoord.AnyVersion)
+	}
+	require.NoError(b.t, err)
 }
 
 func (b *bench) commit(group string, offset int64, tps ...cluster.TopicPartition) []error {

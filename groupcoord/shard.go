@@ -14,8 +14,9 @@ type shard struct {
 	number int32
 	epoch  cluster.LeaderEpoch
 	*writer
-	phase atomic.Int32
-	mu    struct {
+	phase        atomic.Int32
+	fenceVersion atomic.Int32 // of the partition's state znode, -1: not read yet
+	mu           struct {
 		sync.RWMutex
 		groups    map[string]*entry
 		producers map[int64]map[*entry]bool // groups with offsets in the open transaction of a producer
@@ -31,6 +32,7 @@ const (
 
 func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p Partition) *shard {
 	s := &shard{c: c, number: number, epoch: epoch, writer: newWriter(p, epoch, c.o.CommitTimeout, c.now)}
+	s.fenceVersion.Store(-1)
 	s.mu.groups = map[string]*entry{}
 	s.mu.producers = map[int64]map[*entry]bool{}
 	return s

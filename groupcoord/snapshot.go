@@ -6,10 +6,11 @@ import (
 
 // Snapshot is a group as metrics tell of it.
 type Snapshot struct {
-	Group   string
-	State   State
-	Members int
-	Offsets []CommittedOffset // in no order
+	Group      string
+	State      State
+	Members    int
+	Generation int32
+	Offsets    []CommittedOffset // in no order
 	// External: there may be offsets in ZooKeeper, which are not in Offsets.
 	External bool
 }
@@ -40,7 +41,7 @@ func (e *entry) snapshot() (Snapshot, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g := e.mu.group
-	s := Snapshot{Group: g.id, State: g.state, Members: len(g.order), External: e.mu.external}
+	s := Snapshot{Group: g.id, State: g.state, Members: len(g.order), Generation: g.generation, External: e.mu.external}
 	s.Offsets = make([]CommittedOffset, 0, e.mu.offsets.count)
 	for topic, partitions := range e.mu.offsets.topics {
 		for number, c := range partitions {

@@ -3,9 +3,12 @@ package groupcoord
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -78,18 +81,155 @@ func (e *entry) writeZooKeeper(commits []zkCommit) {
 			latest[en.TopicPartition] = en.Offset
 		}
 	}
-	var failed map[cluster.TopicPartition]error
-	if e.shard.phase.Load() == closed || !e.shard.c.o.Lease() {
-		failed = map[cluster.TopicPartition]error{}
-		for tp := range latest {
-			failed[tp] = kerr.NotCoordinator
-		}
-	} else {
-		failed = zkcoord.WriteOffsets(commits[0].session, commits[0].p.r.Group, latest)
-	}
+	failed := e.shard.writeFenced(commits[0].session, commits[0].p.r.Group, latest)
 	for _, c := range commits {
 		c.p.inZooKeeper(c.p.failures(failed))
 	}
+}
+
+// OffsetsTopic is the topic whose partitions decide who coordinates.
+const OffsetsTopic = "__consumer_offsets"
+
+const (
+	offsetsPerMulti = 100
+	zkAttempts      = 6
+	zkPause         = 20 * time.Millisecond // before the next attempt, growing
+)
+
+// writeFenced sets a group's offsets as long as this shard's leader epoch is the one in ZooKeeper: every write carries the
+// check of the partition's state znode. So a commit that was decided before the leadership moved cannot overwrite a newer
+// one of the next coordinator, however late it arrives. The result names what failed.
+func (s *shard) writeFenced(session zkcoord.Session, group string, offsets map[cluster.TopicPartition]int64) map[cluster.TopicPartition]error {
+	w := &zkWrite{s: s, session: session, group: group, offsets: offsets, left: map[cluster.TopicPartition]error{}}
+	for tp := range offsets {
+		w.left[tp] = kerr.CoordinatorNotAvailable
+	}
+	for attempt := range zkAttempts {
+		time.Sleep(zkPause * time.Duration(attempt))
+		if err := w.try(attempt > 0); err != nil {
+			for tp := range w.left {
+				w.left[tp] = err
+			}
+			break
+		}
+		if len(w.left) == 0 {
+			break
+		}
+	}
+	return w.left
+}
+
+// zkWrite is one group's offsets on their way; left is what is not there yet.
+type zkWrite struct {
+	s       *shard
+	session zkcoord.Session
+	group   string
+	offsets map[cluster.TopicPartition]int64
+	left    map[cluster.TopicPartition]error
+}
+
+// try writes what is left. An error ends the attempts for all.
+func (w *zkWrite) try(afresh bool) error {
+	if w.s.phase.Load() == closed || !w.s.c.o.Lease() {
+		return kerr.NotCoordinator
+	}
+	if err := checkGroupName(w.group); err != nil {
+		return err
+	}
+	if err := w.s.readFence(w.session, afresh); err != nil {
+		return err
+	}
+	absent, err := w.multi(w.sorted(), offsetsPerMulti, w.set)
+	if err == nil && len(absent) > 0 { // one that is missing fails its whole batch
+		absent, err = w.multi(absent, 1, w.set)
+	}
+	if err != nil || len(absent) == 0 {
+		return err
+	}
+	parents := map[string]bool{}
+	for _, tp := range absent {
+		parents[zkcoord.GroupOffsetsPath(w.group)+"/"+tp.Topic] = true
+	}
+	for path := range parents {
+		if err := w.session.CreateAll(path, nil); err != nil && !errors.Is(err, zkcoord.ErrNodeExists) && !errors.Is(err, zkcoord.ErrConnectionLost) {
+			return err
+		}
+	}
+	_, err = w.multi(absent, 1, w.create)
+	return err
+}
+
+func (w *zkWrite) sorted() []cluster.TopicPartition {
+	return slices.SortedFunc(maps.Keys(w.left), comparePartitions)
+}
+
+func (w *zkWrite) set(tp cluster.TopicPartition) zkcoord.Op {
+	return zkcoord.SetOp(zkcoord.GroupOffsetPath(w.group, tp), strconv.AppendInt(nil, w.offsets[tp], 10), zkcoord.AnyVersion)
+}
+
+func (w *zkWrite) create(tp cluster.TopicPartition) zkcoord.Op {
+	return zkcoord.CreateOp(zkcoord.GroupOffsetPath(w.group, tp), strconv.AppendInt(nil, w.offsets[tp], 10), zkcoord.Persistent)
+}
+
+// multi does one operation for each partition, each batch with the fence, all batches pipelined. It returns the partitions of
+// batches that failed for another reason than the fence or the connection, which are tried again by the next attempt.
+func (w *zkWrite) multi(tps []cluster.TopicPartition, atOnce int, op func(cluster.TopicPartition) zkcoord.Op) (refused []cluster.TopicPartition, err error) {
+	batches := slices.Collect(slices.Chunk(tps, atOnce))
+	multis := make([][]zkcoord.Op, len(batches))
+	for i, batch := range batches {
+		multis[i] = []zkcoord.Op{w.s.fence()}
+		for _, tp := range batch {
+			multis[i] = append(multis[i], op(tp))
+		}
+	}
+	for i, r := range w.session.MultiMany(multis) {
+		switch {
+		case r.Err == nil:
+			for _, tp := range batches[i] {
+				delete(w.left, tp)
+			}
+		case errors.Is(r.Err, zkcoord.ErrSessionLost):
+			return nil, r.Err
+		case errors.Is(r.Err, zkcoord.ErrConnectionLost), len(r.Results) > 0 && errors.Is(r.Results[0].Err, zkcoord.ErrBadVersion):
+		default:
+			refused = append(refused, batches[i]...)
+		}
+	}
+	return refused, nil
+}
+
+func (s *shard) topicPartition() cluster.TopicPartition {
+	return cluster.TopicPartition{Topic: OffsetsTopic, Partition: s.number}
+}
+
+// fence is the check that goes with a write.
+func (s *shard) fence() zkcoord.Op {
+	return zkcoord.CheckOp(zkcoord.StatePath(s.topicPartition()), s.fenceVersion.Load())
+}
+
+// readFence learns the version of the partition's state znode; it changes with the in-sync set too, then it is read afresh.
+// NOT_COORDINATOR: the znode says that there is another leader epoch.
+func (s *shard) readFence(session zkcoord.Session, afresh bool) error {
+	if s.fenceVersion.Load() >= 0 && !afresh {
+		return nil
+	}
+	state, ok, err := zkcoord.ReadState(session, s.topicPartition())
+	if err != nil {
+		return err
+	}
+	if !ok || state.State.LeaderEpoch != s.epoch {
+		return kerr.NotCoordinator
+	}
+	s.fenceVersion.Store(int32(state.Version))
+	return nil
+}
+
+// checkGroupName refuses a group id that is no single name: it would reach into other groups' znodes.
+func checkGroupName(group string) error {
+	if group == "" || strings.ContainsAny(group, "/\x00") || group == "." || group == ".." {
+		return kerr.InvalidGroupID
+	}
+	return nil
 }
 
 // failures picks the errors of this commit's entries; nil when there are none.
