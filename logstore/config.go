@@ -28,7 +28,7 @@ type Config struct {
 	MaxCompactionLag   time.Duration // max.compaction.lag.ms
 	DeleteRetention    time.Duration // delete.retention.ms
 	MinCleanableRatio  float64       // min.cleanable.dirty.ratio
-	Preallocate        bool          // preallocate: reserve the blocks of a new segment; its length stays true here
+	Preallocate        bool          // preallocate: accepted for Kafka's sake; nothing here depends on it
 	ProducerExpiration time.Duration // producer.id.expiration.ms; 0: one day
 }
 

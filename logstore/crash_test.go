@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -232,4 +233,51 @@ func TestFailedSyncParksTheLog(t *testing.T) {
 	_ = m.Close(true)
 	_, statErr := fsys.Stat("/data/" + logstore.CleanShutdownFile)
 	require.Error(t, statErr, "no clean marker after a fault")
+}
+
+func TestEpochThatCouldNotBeWrittenIsWrittenBeforeItsFirstRecord(t *testing.T) {
+	fsys := crashfs.New()
+	m := openManager(t, fsys, tiny())
+	l := openTopic(t, m)
+	appendValue(t, l, 1, "one")
+	fsys.FailWith(func(op crashfs.Op) error {
+		if op.Kind == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	require.ErrorIs(t, l.AssignEpochStart(2), syscall.ENOSPC)
+	fsys.FailWith(nil)
+	appendValue(t, l, 2, "two")
+	onDisk, err := logstore.OpenEpochCache(fsys, l.Dir())
+	require.NoError(t, err)
+	require.Equal(t, []logstore.EpochEntry{{Epoch: 1, StartOffset: 0}, {Epoch: 2, StartOffset: 1}}, onDisk.Entries())
+	require.NoError(t, m.Close(true))
+}
+
+func TestStoppingAnUntouchedLogWritesNothingOfIt(t *testing.T) {
+	fsys := crashfs.New()
+	m := openManager(t, fsys, tiny())
+	l := openTopic(t, m)
+	for range 30 {
+		appendValue(t, l, 1, "some value")
+	}
+	require.NoError(t, m.Close(true))
+	m = openManager(t, fsys, tiny())
+	l, _ = m.Get(topic0)
+	_ = readAll(t, l, 0, 30, 1)
+	m.CloseIdleFiles()
+	fsys.FailWith(func(op crashfs.Op) error {
+		if strings.HasPrefix(op.Name, "/data/orders-0") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	require.NoError(t, m.Close(true))
+	fsys.FailWith(nil)
+	m = openManager(t, fsys, tiny())
+	require.True(t, m.WasClean())
+	l, _ = m.Get(topic0)
+	require.Len(t, readAll(t, l, 0, 30, 1), 30)
+	require.NoError(t, m.Close(true))
 }

@@ -179,7 +179,8 @@ func (c *EpochCache) Clear() {
 	}
 }
 
-// Flush writes the file if it is stale. After a failed write the cache writes no more and keeps returning that error.
+// Flush writes the file if it is stale. After a failed write the cache writes no more and keeps returning that error, unless
+// only space was missing.
 func (c *EpochCache) Flush() error {
 	c.file.Lock()
 	defer c.file.Unlock()
@@ -191,7 +192,9 @@ func (c *EpochCache) Flush() error {
 		return nil
 	}
 	if err := replaceFile(c.fs, c.path, formatEpochCheckpoint(*now)); err != nil {
-		c.file.broken = err
+		if !isFull(err) { // without space only the temporary file is torn
+			c.file.broken = err
+		}
 		return err
 	}
 	c.file.written = now

@@ -48,6 +48,8 @@ type Log struct {
 		tail        tail
 		producers   *ProducerState
 		update      ProducerUpdate
+		epochsStale bool  // a new epoch could not be written
+		completeAt  int64 // log end for which everything is on disk as a clean stop leaves it, -1 none
 		truncations int   // counts, so that a flush does not publish what was cut meanwhile
 		idleEnd     int64 // log end at the last idle pass
 	}
@@ -60,7 +62,9 @@ type Recovery struct {
 	CutBytes int64 // that were removed because they were no whole, sound batches
 	CutFrom  int64 // log end after the cut; meaningful with CutBytes > 0
 
-	CheckpointedHighWatermark int64 // as the checkpoint said, not clamped into the log
+	// What the checkpoints said, not clamped into the log: a log that ends below has lost something.
+	CheckpointedHighWatermark int64
+	CheckpointedRecoveryPoint int64
 }
 
 // Dir is the partition's directory.
@@ -227,9 +231,15 @@ func (l *Log) AssignEpochStart(epoch cluster.LeaderEpoch) error {
 }
 
 func (l *Log) assignEpochLocked(epoch cluster.LeaderEpoch, offset int64) error {
-	if err := l.epochs.Assign(epoch, offset); err != nil {
-		return l.faultLocked(storageError("write", filepath.Join(l.Dir(), EpochCheckpointFile), err))
+	if !l.epochs.AssignInMemory(epoch, offset) && !l.mu.epochsStale {
+		return nil
 	}
+	// Until it is durable no record of the epoch may count: after a full disk the next append tries again.
+	l.mu.epochsStale = true
+	if err := l.flushEpochsLocked(); err != nil {
+		return err
+	}
+	l.mu.epochsStale = false
 	return nil
 }
 

@@ -780,6 +780,9 @@ func (d *logDir) close(clean bool, threads int, epoch cluster.BrokerEpoch) error
 	return errors.Join(err, d.unlockDir())
 }
 
+// closersPerDir is how many logs of a directory are closed side by side, at least: closing waits for the disk.
+const closersPerDir = 8
+
 func (d *logDir) closeLogs(clean bool, threads int) error {
 	logs := d.logs()
 	queue := make(chan *Log, len(logs))
@@ -789,7 +792,7 @@ func (d *logDir) closeLogs(clean bool, threads int) error {
 	close(queue)
 	faults := make(chan error, len(logs))
 	var wg sync.WaitGroup
-	for range min(max(threads, 1), len(logs)) {
+	for range min(max(threads, closersPerDir), len(logs)) {
 		wg.Go(func() {
 			for l := range queue {
 				if err := l.close(clean); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -106,11 +107,22 @@ func (l *Log) Read(offset int64, maxBytes int, end int64, minOneBatch bool) (Sli
 	const tries = 100
 	for range tries {
 		s, err := l.view.Load().read(offset, maxBytes, end, minOneBatch)
+		if err == nil {
+			return s, nil
+		}
 		if !errors.Is(err, errSegmentGone) {
+			l.judgeRead(err)
 			return s, err
 		}
 	}
 	return Slice{}, storageError("read", l.Dir(), errSegmentGone)
+}
+
+// judgeRead takes the directory offline when its disk fails. Damaged content is reported by its error alone.
+func (l *Log) judgeRead(err error) {
+	if errors.Is(err, syscall.EIO) {
+		l.owner.fail(err)
+	}
 }
 
 func (v *view) read(offset int64, maxBytes int, end int64, minOneBatch bool) (Slice, error) {

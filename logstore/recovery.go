@@ -42,6 +42,8 @@ func loadLog(d *logDir, dir string, tp cluster.TopicPartition, c *Config, state 
 	l.mu.producers = NewProducerState()
 	l.lastFlush.Store(d.now().UnixNano())
 	l.recovery.CheckpointedHighWatermark = state.highWatermark
+	l.recovery.CheckpointedRecoveryPoint = state.recoveryPoint
+	l.mu.completeAt = -1
 	ld := &loader{Log: l, state: state, config: c, damaged: map[int64]bool{}}
 	if err := ld.load(); err != nil {
 		l.closeFiles()
@@ -543,6 +545,9 @@ func (ld *loader) finish() error {
 	}
 	l.mu.tail = t
 	l.mu.idleEnd = end
+	if ld.state.clean && len(ld.damaged) == 0 && !ld.hadNone {
+		l.mu.completeAt = end
+	}
 	flushed := end
 	if !ld.state.clean {
 		flushed = max(min(ld.state.recoveryPoint, end), start)

@@ -175,6 +175,9 @@ func (l *Log) completeFiles() error {
 	}
 	defer l.unlock()
 	t := &l.mu.tail
+	if l.mu.completeAt == l.view.Load().logEnd && l.mu.truncations == 0 && !l.dirDirty.Load() {
+		return l.flushEpochsLocked() // untouched since a clean start: stopping costs nothing
+	}
 	if t.size > 0 {
 		if err := t.seal(l.Config()); err != nil {
 			return l.faultLocked(err)
