@@ -36,7 +36,6 @@ func (b *Broker) openGroups(context.Context) error {
 		Logger:        b.log,
 		Metrics:       groupcoord.NewMetrics(b.registry),
 	})
-	b.registry.MustRegister(groupcoord.NewCollector(b.groups, b.knownEnd))
 	b.groups.Start()
 	b.partitions.OnLeadershipChange(b.offsetsLeadership)
 	return nil
@@ -44,19 +43,6 @@ func (b *Broker) openGroups(context.Context) error {
 
 // closeGroups answers the members that wait; what comes later is told COORDINATOR_NOT_AVAILABLE.
 func (b *Broker) closeGroups(context.Context) { b.groups.Close() }
-
-// knownEnd is the high watermark of a partition that has a replica here.
-func (b *Broker) knownEnd(tp cluster.TopicPartition) (int64, bool) {
-	p, err := b.partitions.Get(tp.Topic, tp.Partition)
-	if err != nil {
-		return 0, false
-	}
-	log := p.Log()
-	if log == nil {
-		return 0, false
-	}
-	return log.HighWatermark(), true
-}
 
 // offsetsPartitions is how many partitions __consumer_offsets has; 0: it does not exist, as far as is known here.
 func (b *Broker) offsetsPartitions() int32 {
