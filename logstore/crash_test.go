@@ -147,7 +147,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		fsys.FailAt(n, true, syscall.EIO)
 		_ = script(fsys, h)
 		survivors(t, fsys.Kill(), h.written, h, fmt.Sprintf("kill at operation %d", n))
-		for seed := range uint64(4) {
+		for seed := range uint64(12) {
 			rng := rand.New(rand.NewPCG(uint64(n), seed))
 			survivors(t, fsys.Crash(rng), h.flushed, h, fmt.Sprintf("loss of power at operation %d, seed %d", n, seed))
 		}

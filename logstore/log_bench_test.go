@@ -204,7 +204,7 @@ func TestIdlePartitionsAreSmall(t *testing.T) {
 	}
 	dir := t.TempDir()
 	m := onDisk(t, dir)
-	const partitions = 200
+	const partitions = 60
 	for i := range partitions {
 		l, err := m.GetOrCreate(partition(i), cluster.TopicID{1}, true)
 		require.NoError(t, err)

@@ -360,7 +360,7 @@ func TestIdlePartitionsHoldNoDescriptors(t *testing.T) {
 	m, err := logstore.OpenManager(logstore.ManagerOptions{Dirs: []string{dir}, BrokerID: 1, ClusterID: "c", Logger: zerolog.Nop()})
 	require.NoError(t, err)
 	before := openDescriptors(t)
-	for i := range 100 {
+	for i := range 30 {
 		l, err := m.GetOrCreate(partition(i), cluster.TopicID{1}, true)
 		require.NoError(t, err)
 		appendValue(t, l, 1, "v")
