@@ -73,7 +73,7 @@ func (l *lagReader) read(b *Broker, done chan struct{}) {
 func (b *Broker) readGroups(ctx context.Context) []scrape.GroupPicture {
 	var groups []scrape.GroupPicture
 	for _, s := range b.groups.Snapshots() {
-		g := scrape.GroupPicture{Name: s.Group, State: s.State.String(), Members: s.Members}
+		g := scrape.GroupPicture{Name: s.Group, State: s.State.String(), Members: s.Members, Generation: s.Generation}
 		for _, o := range s.Offsets {
 			g.Offsets = append(g.Offsets, scrape.OffsetPicture{Topic: o.Topic, Number: o.Partition, Offset: o.Offset, Lag: -1})
 		}

@@ -91,6 +91,7 @@ func (f *fetcher) settle(r *result) (outOfRange bool) {
 	case r.err == nil:
 		it.pause.reset()
 		it.lag = r.part.HighWatermark - it.sent.Offset
+		it.p.Traffic().ReplicationBytesIn.Add(int64(len(r.part.RecordBatches)))
 		it.p.NoteLag(r.part.HighWatermark)
 		if t := f.m.options.Throttle; t != nil {
 			t.Record(it.tp, len(r.part.RecordBatches))

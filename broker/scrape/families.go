@@ -111,7 +111,9 @@ func Families() []Family {
 			{"kafka_topic_partitions", gauge, "Partitions of a topic; told by the controller.", byCluster(topicPartitions)},
 
 			{"kafka_coordinator_group_groupmetadatamanager_numgroups", gauge, "Groups that this broker coordinates.", one(func(p *Picture) float64 { return float64(len(p.Groups)) })},
-			{"ottla_groups", gauge, "Groups that this broker coordinates, by state.", groupsByState},
+			{"kafka_coordinator_group_groupmetadatamanager_numoffsets", gauge, "Committed offsets that this broker keeps.", one(func(p *Picture) float64 { return float64(p.offsets()) })},
+			{"ottla_group_states", gauge, "Groups that this broker coordinates, by state.", groupsByState},
+			{"ottla_group_generation", gauge, "Generation of a group: its rebalances so far.", byGroup(func(g *GroupPicture) float64 { return float64(g.Generation) })},
 			{exportedGroup + "members", gauge, "Members of a group; told by its coordinator.", byGroup(func(g *GroupPicture) float64 { return float64(g.Members) })},
 			{exportedGroup + "current_offset", gauge, "Committed offset.", byOffset(func(o *OffsetPicture) (int64, bool) { return o.Offset, true })},
 			{exportedGroup + "lag", gauge, "Offsets between the committed one and the high watermark.", byOffset(func(o *OffsetPicture) (int64, bool) { return o.Lag, o.Lag >= 0 && !o.InZooKeeper })},

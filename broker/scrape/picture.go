@@ -113,10 +113,11 @@ type BrokerPicture struct {
 
 // GroupPicture is a group that this broker coordinates.
 type GroupPicture struct {
-	Name    string
-	State   string
-	Members int
-	Offsets []OffsetPicture
+	Name       string
+	State      string
+	Members    int
+	Generation int32
+	Offsets    []OffsetPicture
 }
 
 // OffsetPicture is a committed offset; Lag is -1 where the end of the partition is not known.

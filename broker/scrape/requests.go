@@ -84,7 +84,7 @@ func slotName(slot int) string {
 }
 
 // kafkaName writes a request's name as Kafka does.
-var kafkaName = strings.NewReplacer("ISR", "Isr", "IDs", "Ids", "ID", "Id", "ACL", "Acl", "SASL", "Sasl", "SCRAM", "Scram")
+var kafkaName = strings.NewReplacer("AlterPartitionAssignments", "AlterPartitionReassignments", "ISR", "Isr", "IDs", "Ids", "ID", "Id", "ACL", "Acl", "SASL", "Sasl", "SCRAM", "Scram")
 
 // fetchSlot is the second place in which a fetch counts.
 func fetchSlot(r *wire.Request) (slot int, ok bool) {
@@ -180,8 +180,11 @@ func (q *Requests) Picture(now time.Time) []APIPicture {
 
 // errorName names a code as Kafka does.
 func errorName(code int) string {
-	if code == 0 {
+	switch int16(code) {
+	case 0:
 		return "NONE"
+	case kerr.NotLeaderForPartition.Code: // the library keeps its old name
+		return "NOT_LEADER_OR_FOLLOWER"
 	}
 	if err := kerr.TypedErrorForCode(int16(code)); err != nil && int(err.Code) == code {
 		return err.Message

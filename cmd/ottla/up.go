@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -172,13 +173,17 @@ func hints(out io.Writer, cluster *localcluster.Cluster, dir string) {
 	}
 	zk := strings.Split(cluster.Connect(), ",")[0]
 	fmt.Fprintf(out, "Try:\n")
-	for _, line := range []string{
+	lines := []string{
 		"bin/ottla status" + flag,
 		"bin/ottla topics list" + flag,
 		"kcat -b " + cluster.Bootstrap() + " -L",
 		zkCli() + " -server " + zk + " get /controller",
 		"bin/ottla down" + flag,
-	} {
+	}
+	if admin := cluster.Brokers()[0].Admin(); admin != "" {
+		lines = slices.Insert(lines, 2, "curl -s "+admin+"/metrics")
+	}
+	for _, line := range lines {
 		fmt.Fprintln(out, "  "+line)
 	}
 }

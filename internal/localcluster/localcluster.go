@@ -227,7 +227,29 @@ func (c *Cluster) properties(id int, p Process) string {
 	if c.Spec.ZooKeeper == "" { // these servers' own ticks
 		lines = append(lines, "zookeeper.session.timeout.ms=6000", "ottla.zookeeper.tick.time.ms="+strconv.Itoa(tickMs), "ottla.zookeeper.sync.limit=5")
 	}
+	if admin := adminAddress(p); portFree(admin) == nil {
+		lines = append(lines, "ottla.admin.listener="+admin)
+	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// adminAddress is where a broker serves metrics and health: 9644 for the broker at 9092, and as far from any other. Where that port
+// is taken there is none.
+func adminAddress(p Process) string {
+	host, port, _ := net.SplitHostPort(p.Address)
+	n, _ := strconv.Atoi(port)
+	return net.JoinHostPort(host, strconv.Itoa(n+9644-9092))
+}
+
+// Admin is the address of a broker's admin port, as its settings say; "" without one.
+func (p Process) Admin() string {
+	text, _ := os.ReadFile(filepath.Join(p.Dir, "server.properties"))
+	for line := range strings.Lines(string(text)) {
+		if address, ok := strings.CutPrefix(strings.TrimSpace(line), "ottla.admin.listener="); ok {
+			return address
+		}
+	}
+	return ""
 }
 
 // Stop ends all processes, brokers first, each by SIGTERM and, after patience, by SIGKILL. It returns the names of those it ended.
