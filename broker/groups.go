@@ -84,7 +84,7 @@ func (l offsetsLog) Append(batches []byte, epoch cluster.LeaderEpoch, timeout ti
 func (l offsetsLog) Bounds() (start, end int64) {
 	log := l.p.Log()
 	if log == nil {
-		return 0, 0
+		return -1, -1
 	}
 	return log.LogStartOffset(), log.LogEndOffset()
 }

@@ -88,7 +88,9 @@ func (c *Coordinator) Start() {
 
 // Close answers everybody who waits, and returns when nothing runs any more.
 func (c *Coordinator) Close() {
+	c.mu.Lock()
 	c.stopped.Store(true)
+	c.mu.Unlock()
 	for number := range *c.shards.Load() {
 		c.Resigned(number)
 	}
@@ -100,41 +102,61 @@ func (c *Coordinator) Close() {
 // Elected loads the groups of a partition that this broker leads from now on. It returns at once; requests are told
 // COORDINATOR_LOAD_IN_PROGRESS meanwhile.
 func (c *Coordinator) Elected(number int32, epoch cluster.LeaderEpoch, p Partition) {
-	if c.stopped.Load() {
-		return
-	}
 	s := newShard(c, number, epoch, p)
-	old := c.swap(number, s)
+	old, ok := c.swap(number, s)
 	if old != nil {
 		c.unload(old)
 	}
-	c.loads.Go(func() {
+	if ok {
+		c.loads.Go(func() { c.loadPatiently(s) })
+	}
+}
+
+// loadRetry is the pause after a load that failed.
+const loadRetry = time.Second
+
+// loadPatiently loads a shard, as often as it takes while this broker leads. Until then its clients are told to wait: with a
+// part of the offsets they would begin anew.
+func (c *Coordinator) loadPatiently(s *shard) {
+	for s.phase.Load() == loading {
 		c.loaders <- struct{}{}
-		defer func() { <-c.loaders }()
-		c.load(s)
-	})
+		err := c.load(s)
+		<-c.loaders
+		if err == nil {
+			return
+		}
+		c.log.Error().Err(err).Int32("partition", s.number).Msg("groups could not be loaded, trying on; their clients wait until they are, or until another broker leads this partition")
+		for range 10 {
+			if s.phase.Load() == loading {
+				time.Sleep(loadRetry / 10)
+			}
+		}
+	}
 }
 
 // Resigned drops the groups of a partition that this broker does not lead any more; whoever waits is told NOT_COORDINATOR.
 func (c *Coordinator) Resigned(number int32) {
-	if old := c.swap(number, nil); old != nil {
+	if old, _ := c.swap(number, nil); old != nil {
 		c.unload(old)
 	}
 }
 
-// swap replaces a shard and returns the old one.
-func (c *Coordinator) swap(number int32, s *shard) *shard {
+// swap replaces a shard and returns the old one. After Close no new one is taken: ok is false.
+func (c *Coordinator) swap(number int32, s *shard) (old *shard, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s != nil && c.stopped.Load() {
+		return nil, false
+	}
 	next := maps.Clone(*c.shards.Load())
-	old := next[number]
+	old = next[number]
 	if s != nil {
 		next[number] = s
 	} else {
 		delete(next, number)
 	}
 	c.shards.Store(&next)
-	return old
+	return old, true
 }
 
 func (c *Coordinator) unload(s *shard) {

@@ -138,6 +138,28 @@ func TestWhoeverWaitsIsToldOfTheResignation(t *testing.T) {
 	<-committed
 }
 
+func TestLoadThatFailsIsTriedAgain(t *testing.T) {
+	b := newBench(t, nil)
+	b.elect(1)
+	b.commit("g", 5, tp("t", 0))
+	b.Resigned(0)
+	good := b.log.data
+	b.log.data = good[:len(good)-3] // the disk gives less than the log should have
+	b.setLeaderEpoch(2)
+	b.log.epoch = 2
+	b.Elected(0, 2, b.log)
+	time.Sleep(50 * time.Millisecond)
+	_, err := b.fetch(&Fetch{Group: "g", All: true})
+	require.Equal(t, kerr.CoordinatorLoadInProgress, err, "better no answer than no offsets")
+	b.log.mu.Lock()
+	b.log.data = good
+	b.log.mu.Unlock()
+	require.Eventually(t, func() bool {
+		fetched, err := b.fetch(&Fetch{Group: "g", All: true})
+		return err == nil && len(fetched) == 1 && fetched[0].Offset == 5
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
 func TestLostLeaseEndsEverything(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)

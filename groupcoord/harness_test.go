@@ -3,6 +3,7 @@ package groupcoord
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -82,8 +83,11 @@ func (l *memoryLog) Read(offset int64, maxBytes int, _ []byte) ([]byte, error) {
 	rest := l.data
 	for {
 		b, after, err := logstore.NextBatch(rest)
-		if err != nil {
+		if err == io.EOF {
 			return nil, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 		if b.LastOffset() >= offset {
 			return rest[:min(len(rest), max(maxBytes, b.Size()))], nil

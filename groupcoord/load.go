@@ -21,15 +21,15 @@ type loader struct {
 	skipped int // records that could not be read, or of other protocols
 }
 
-func (c *Coordinator) load(s *shard) {
+func (c *Coordinator) load(s *shard) error {
 	began := time.Now()
+	clear(s.mu.producers) // of an attempt that failed; nobody else looks yet
 	l := &loader{s: s, groups: map[string]*entry{}, topics: map[string]string{}}
 	if err := l.run(); err != nil {
-		c.log.Error().Err(err).Int32("partition", s.number).Msg("groups could not be loaded; their clients are told to wait until the partition is led anew")
-		return
+		return err
 	}
 	if s.phase.Load() == closed {
-		return
+		return nil
 	}
 	if c.o.InZooKeeper {
 		l.addExternal()
@@ -43,12 +43,18 @@ func (c *Coordinator) load(s *shard) {
 	}
 	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", groups).Int("offsets", n).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
+	return nil
 }
+
+var errNoLog = errors.New("the partition has no log that can be read")
 
 // run reads to the end that the log had when it began; later records are this broker's own.
 func (l *loader) run() error {
 	p := l.s.partition
 	next, end := p.Bounds()
+	if end < 0 {
+		return errNoLog
+	}
 	for next < end {
 		if l.s.phase.Load() == closed {
 			return nil
@@ -63,7 +69,7 @@ func (l *loader) run() error {
 		if err != nil {
 			return err
 		}
-		if len(data) == 0 {
+		if len(data) == 0 { // compaction has left nothing between here and the end
 			return nil
 		}
 		l.buf = data

@@ -19,7 +19,7 @@ type Partition interface {
 	// Read returns whole batches from the one that holds offset on, up to the log's end, at most maxBytes of them but at least one;
 	// empty at the end. OFFSET_OUT_OF_RANGE below the log's start. The bytes are valid until the next Read with the same buf.
 	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)
-	// Bounds are the log's start and exclusive end.
+	// Bounds are the log's start and exclusive end; negative when the log cannot be read.
 	Bounds() (start, end int64)
 }
 
