@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type Broker struct {
 	tasks          *tasks
 	authorizer     authorizer // nil: everything is allowed
 	sasl           *security.SASL
+	tls            *security.TLS
 	credentials    security.Credentials
 
 	leaderThrottle, followerThrottle *quota.Throttle
@@ -210,6 +212,11 @@ func (b *Broker) dial(ctx context.Context, to cluster.Broker) (*wire.Client, err
 	o := wire.DialOptions{
 		ClientID: itoa(int64(b.id)),
 		Timeout:  requestTimeout,
+	}
+	if security.UsesTLS(e.Protocol) {
+		o.Wrap = func(ctx context.Context, nc net.Conn) (net.Conn, error) {
+			return b.tls.Connect(ctx, listener, e.Protocol, e.Host, nc)
+		}
 	}
 	if security.UsesSASL(e.Protocol) {
 		o.Login = func(ctx context.Context, ask func(context.Context, kmsg.Request) (kmsg.Response, error)) (time.Duration, error) {

@@ -123,6 +123,9 @@ func (b *Broker) refuseLogin(r *wire.Request, resp kmsg.Response, reason error) 
 	})
 }
 
+// certificatePeriod is how often key and trust stores are looked at: a renewed certificate counts within this time.
+const certificatePeriod = 2 * time.Second
+
 // openSecurity makes ready what listeners need; it refuses settings that it cannot serve.
 func (b *Broker) openSecurity() error {
 	s := b.config.Load()
@@ -131,7 +134,13 @@ func (b *Broker) openSecurity() error {
 	if err != nil {
 		return err
 	}
+	b.tls = security.NewTLS(b.config.Load, b.log)
 	for _, l := range listeners {
+		if security.UsesTLS(l.Protocol) {
+			if err := b.tls.Check(l); err != nil {
+				return err
+			}
+		}
 		if !security.UsesSASL(l.Protocol) {
 			continue
 		}

@@ -37,15 +37,6 @@ func checkSupported(s *config.Snapshot) error {
 	if config.ZookeeperSetACL.Of(s) {
 		return errors.New("zookeeper.set.acl=true: protecting znodes is not available yet; remove the setting to run without")
 	}
-	listeners, err := config.Listeners(s)
-	if err != nil {
-		return err
-	}
-	for _, l := range listeners {
-		if security.UsesTLS(l.Protocol) {
-			return fmt.Errorf("listener %s: security protocol %s is not available yet; use PLAINTEXT or SASL_PLAINTEXT", l.Name, l.Protocol)
-		}
-	}
 	return nil
 }
 
@@ -296,6 +287,7 @@ func (b *Broker) startJobs(context.Context) error {
 		{"checkpoint-high-watermarks", 0, of(config.ReplicaHighWatermarkCheckpointIntervalMs), logged("checkpoint of high watermarks", b.logs.CheckpointHighWatermarks)},
 		{"expire-offsets", 0, of(config.OffsetsRetentionCheckIntervalMs), func(_ context.Context, now time.Time) { b.groups.Expire(now) }},
 		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
+		{"read-certificates", 0, every(certificatePeriod), plain(func(time.Time) { b.tls.Poll() })},
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
 	if config.LogCleanerEnable.Of(s) {
@@ -404,9 +396,11 @@ func (b *Broker) openListeners(context.Context) error {
 		Logger:                b.log,
 	}
 	for _, l := range listeners {
-		o.Listeners = append(o.Listeners, wire.Listener{
-			Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol),
-		})
+		on := wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol)}
+		if security.UsesTLS(l.Protocol) {
+			on.Wrap = func(nc net.Conn) (net.Conn, error) { return b.tls.Accept(l.Name, l.Protocol, nc) }
+		}
+		o.Listeners = append(o.Listeners, on)
 	}
 	if b.server, err = wire.NewServer(o); err != nil {
 		return err

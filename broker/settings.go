@@ -64,6 +64,7 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 			return
 		}
 		if err = b.reloadBrokerSettings(session); err == nil {
+			b.tls.Poll()
 			b.topicConfigs.brokerChanged()
 			b.partitions.Reconfigure()
 			if config.UncleanLeaderElectionEnable.Of(b.config.Load()) {

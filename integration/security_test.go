@@ -3,6 +3,8 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
 	"fmt"
 	"maps"
 	"os"
@@ -24,6 +26,7 @@ import (
 
 	"ottla/integration/harness"
 	"ottla/internal/freeport"
+	"ottla/internal/testcert"
 )
 
 // The door of the tests below: each security protocol on a listener of its own. User alice has one password for PLAIN and another
@@ -41,7 +44,9 @@ type door struct {
 	address   string
 	name      string
 	password  string
-	wrong     bool // nobody should come in here: clients that try for ever need not try for long
+	keys      *tlsKeys       // nil without TLS
+	shown     *testcert.Pair // certificate that the client shows, nil for none
+	wrong     bool           // nobody should come in here: clients that try for ever need not try for long
 }
 
 func (d door) patience() time.Duration {
@@ -57,23 +62,72 @@ func (d door) String() string { return strings.Trim(d.protocol+" "+d.mechanism, 
 type secured struct {
 	*harness.Cluster
 	addresses map[string]string // by protocol
+	keys      *tlsKeys
+}
+
+// tlsKeys are the authority that signs everybody's certificate, and alice's, in files for those who want files.
+type tlsKeys struct {
+	ca    *testcert.Authority
+	alice *testcert.Pair
+	dir   string
+}
+
+func newTLSKeys(t testing.TB) *tlsKeys {
+	k := &tlsKeys{ca: testcert.NewAuthority(t, "test authority"), dir: t.TempDir()}
+	k.alice = k.ca.Issue(t, pkix.Name{CommonName: alice, Organization: []string{"Acme"}})
+	testcert.Write(t, k.dir, "ca.pem", []byte(k.ca.PEM()))
+	return k
+}
+
+// files writes a certificate with its key as PEM.
+func (k *tlsKeys) files(t testing.TB, p *testcert.Pair) (chain, key, both string) {
+	name := fmt.Sprint(p.Certificate.SerialNumber)
+	return testcert.Write(t, k.dir, name+".crt", []byte(p.ChainPEM())), testcert.Write(t, k.dir, name+".key", []byte(p.KeyPEM(t))),
+		testcert.Write(t, k.dir, name+".pem", []byte(p.KeyPEM(t)+p.ChainPEM()))
+}
+
+func (k *tlsKeys) caFile() string { return filepath.Join(k.dir, "ca.pem") }
+
+func (d door) tls() *tls.Config {
+	if d.keys == nil {
+		return nil
+	}
+	c := &tls.Config{RootCAs: d.keys.ca.Pool(), ServerName: "127.0.0.1"}
+	if d.shown != nil {
+		own := d.shown.TLS()
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }
+	}
+	return c
 }
 
 func startSecured(t *testing.T, properties map[string]string) *secured {
 	t.Helper()
-	s := &secured{addresses: map[string]string{}}
+	s := &secured{addresses: map[string]string{}, keys: newTLSKeys(t)}
+	broker := s.keys.ca.Issue(t, pkix.Name{CommonName: "broker"})
 	all := map[string]string{
+		"ssl.keystore.location":                                       testcert.Write(t, s.keys.dir, "broker.p12", broker.PKCS12(t, "store-secret")),
+		"ssl.keystore.type":                                           "PKCS12",
+		"ssl.keystore.password":                                       "store-secret",
+		"ssl.truststore.location":                                     testcert.Write(t, s.keys.dir, "trust.jks", s.keys.ca.JKS(t, "trust-secret")),
+		"ssl.truststore.type":                                         "JKS",
+		"ssl.truststore.password":                                     "trust-secret",
+		"ssl.client.auth":                                             "required",
+		"ssl.principal.mapping.rules":                                 "RULE:^CN=(.*?),.*$/$1/L,DEFAULT",
 		"sasl.enabled.mechanisms":                                     "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
 		"listener.name.sasl_plaintext.plain.sasl.jaas.config":         plainJAAS(alice, alicePlain),
 		"listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": scramJAAS,
 		"listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scramJAAS,
+		"listener.name.sasl_ssl.plain.sasl.jaas.config":               plainJAAS(alice, alicePlain),
+		"listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config":       scramJAAS,
+		"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":       scramJAAS,
 		"inter.broker.listener.name":                                  "PLAINTEXT",
 	}
 	maps.Copy(all, properties)
 	s.Cluster = harness.Start(t, harness.Options{Prepare: func(b *harness.Broker) {
 		listeners := []string{"PLAINTEXT://" + b.Address}
+		ports := freeport.Find(t, len(protocols))
 		for i, protocol := range protocols {
-			s.addresses[protocol] = fmt.Sprintf("127.0.0.1:%d", freeport.Find(t, len(protocols))[i])
+			s.addresses[protocol] = fmt.Sprintf("127.0.0.1:%d", ports[i])
 			listeners = append(listeners, protocol+"://"+s.addresses[protocol])
 		}
 		all["listeners"] = strings.Join(listeners, ",")
@@ -82,7 +136,7 @@ func startSecured(t *testing.T, properties map[string]string) *secured {
 	return s
 }
 
-var protocols = []string{"SASL_PLAINTEXT"}
+var protocols = []string{"SASL_PLAINTEXT", "SSL", "SASL_SSL"}
 
 const scramJAAS = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
@@ -115,22 +169,41 @@ func addProperties(t testing.TB, b *harness.Broker, properties map[string]string
 func (s *secured) doors() []door {
 	var out []door
 	for _, protocol := range protocols {
-		if !strings.HasPrefix(protocol, "SASL_") {
-			out = append(out, door{protocol: protocol, address: s.addresses[protocol]})
+		if protocol == "SSL" {
+			out = append(out, door{protocol: protocol, address: s.addresses[protocol], name: alice, keys: s.keys, shown: s.keys.alice})
 			continue
+		}
+		var keys *tlsKeys
+		if protocol == "SASL_SSL" {
+			keys = s.keys
 		}
 		for _, m := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 			password := aliceScram
 			if m == "PLAIN" {
 				password = alicePlain
 			}
-			out = append(out, door{protocol, m, s.addresses[protocol], alice, password, false})
+			out = append(out, door{protocol: protocol, mechanism: m, address: s.addresses[protocol], name: alice, password: password, keys: keys})
 		}
 	}
 	return out
 }
 
-// addScramUsers gives alice her passwords with Kafka's tool where there is one, straight in ZooKeeper: as before a first start.
+// wrongs are ways of not getting in by a door.
+func (d door) wrongs(t testing.TB) map[string]door {
+	d.wrong = true
+	if d.mechanism == "" {
+		none, foreign := d, d
+		none.shown = nil
+		foreign.shown = testcert.NewAuthority(t, "test authority").Issue(t, pkix.Name{CommonName: alice, Organization: []string{"Acme"}})
+		return map[string]door{"no certificate": none, "certificate of another authority": foreign}
+	}
+	password, user := d, d
+	password.password += "x"
+	user.name = "mallory"
+	return map[string]door{"wrong password": password, "unknown user": user}
+}
+
+// addScramUser gives alice her passwords with Kafka's tool where there is one, straight in ZooKeeper: as before a first start.
 func addScramUser(t testing.TB, s *secured, name, password string) {
 	t.Helper()
 	for _, m := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
@@ -175,7 +248,7 @@ func kafkaGoMechanism(d door) kafkagosasl.Mechanism {
 func kafkaGoWrite(t testing.TB, d door, topic, value string) error {
 	ctx, cancel := context.WithTimeout(t.Context(), d.patience())
 	defer cancel()
-	transport := &kafkago.Transport{SASL: kafkaGoMechanism(d)}
+	transport := &kafkago.Transport{SASL: kafkaGoMechanism(d), TLS: d.tls()}
 	defer transport.CloseIdleConnections()
 	w := &kafkago.Writer{Addr: kafkago.TCP(d.address), Transport: transport, Topic: topic, MaxAttempts: 1, BatchTimeout: time.Millisecond, RequiredAcks: kafkago.RequireAll}
 	defer w.Close()
@@ -185,7 +258,7 @@ func kafkaGoWrite(t testing.TB, d door, topic, value string) error {
 func kafkaGoRead(t testing.TB, d door, topic string, count int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), d.patience())
 	defer cancel()
-	dialer := &kafkago.Dialer{Timeout: d.patience(), SASLMechanism: kafkaGoMechanism(d)}
+	dialer := &kafkago.Dialer{Timeout: d.patience(), SASLMechanism: kafkaGoMechanism(d), TLS: d.tls()}
 	conn, err := dialer.DialLeader(ctx, "tcp", d.address, topic, 0)
 	if err != nil {
 		return nil, err
@@ -207,6 +280,9 @@ func franzAt(t testing.TB, d door, opts ...kgo.Opt) (*kgo.Client, error) {
 	opts = append(opts, kgo.SeedBrokers(d.address), kgo.RetryTimeout(2*time.Second), kgo.RequestRetries(1), kgo.RecordRetries(1))
 	if m := franzMechanism(d); m != nil {
 		opts = append(opts, kgo.SASL(m))
+	}
+	if c := d.tls(); c != nil {
+		opts = append(opts, kgo.DialTLSConfig(c))
 	}
 	client, err := kgo.NewClient(opts...)
 	if err == nil {
@@ -264,8 +340,15 @@ func franzRead(t testing.TB, d door, topic string, count int) ([]string, error) 
 }
 
 // javaOptions are the properties of a Java client; librdkafka's have other names for the same things.
-func javaOptions(d door) map[string]string {
+func javaOptions(t testing.TB, d door) map[string]string {
 	o := map[string]string{"security.protocol": d.protocol}
+	if d.keys != nil {
+		o["ssl.truststore.type"], o["ssl.truststore.location"] = "PEM", d.keys.caFile()
+		if d.shown != nil {
+			o["ssl.keystore.type"] = "PEM"
+			_, _, o["ssl.keystore.location"] = d.keys.files(t, d.shown)
+		}
+	}
 	if d.mechanism != "" {
 		o["sasl.mechanism"] = d.mechanism
 		module := "scram.ScramLoginModule"
@@ -277,10 +360,16 @@ func javaOptions(d door) map[string]string {
 	return o
 }
 
-func kcatOptions(d door) map[string]string {
+func kcatOptions(t testing.TB, d door) map[string]string {
 	o := map[string]string{"security.protocol": d.protocol, "message.timeout.ms": "8000", "socket.timeout.ms": "8000"}
 	if d.mechanism != "" {
 		o["sasl.mechanisms"], o["sasl.username"], o["sasl.password"] = d.mechanism, d.name, d.password
+	}
+	if d.keys != nil {
+		o["ssl.ca.location"] = d.keys.caFile()
+		if d.shown != nil {
+			o["ssl.certificate.location"], o["ssl.key.location"], _ = d.keys.files(t, d.shown)
+		}
 	}
 	return o
 }
@@ -290,7 +379,7 @@ func kcatAt(t testing.TB, d door, stdin string, args ...string) (string, error) 
 	if err != nil {
 		t.Skip("kcat is not installed (on Debian: apt install kcat)")
 	}
-	for k, v := range kcatOptions(d) {
+	for k, v := range kcatOptions(t, d) {
 		args = append(args, "-X", k+"="+v)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), d.patience())
@@ -327,7 +416,7 @@ func javaAt(t testing.TB, d door, stdin, tool, configFlag string, args ...string
 	k := harness.NeedKafka(t)
 	file := filepath.Join(t.TempDir(), "client.properties")
 	var text strings.Builder
-	for key, value := range javaOptions(d) {
+	for key, value := range javaOptions(t, d) {
 		fmt.Fprintf(&text, "%s=%s\n", key, value)
 	}
 	for _, timeout := range []string{"request.timeout.ms=8000", "max.block.ms=8000", "delivery.timeout.ms=9000", "default.api.timeout.ms=9000"} {
@@ -375,20 +464,14 @@ func TestClientsLogIn(t *testing.T) {
 				if err != nil || !slices.Equal(got, []string{"hello"}) {
 					t.Fatalf("read with the right password: %q, %v", got, err)
 				}
-				if d.mechanism == "" {
-					return
-				}
-				for name, wrong := range map[string]door{
-					"wrong password": {d.protocol, d.mechanism, d.address, d.name, d.password + "x", true},
-					"unknown user":   {d.protocol, d.mechanism, d.address, "mallory", d.password, true},
-				} {
-					if c.name == "java" && name == "unknown user" && !harness.Long() {
+				for name, wrong := range d.wrongs(t) {
+					if c.name == "java" && name != "wrong password" && !harness.Long() {
 						continue
 					}
 					began := time.Now()
 					if err := c.write(t, wrong, topic, "intruder"); err == nil {
 						t.Errorf("%s: written", name)
-					} else if took := time.Since(began); took < 100*time.Millisecond {
+					} else if took := time.Since(began); took < 100*time.Millisecond && d.mechanism != "" {
 						t.Errorf("%s: answered after %v, without a pause", name, took)
 					}
 					if got, err := c.read(t, wrong, topic, 1); err == nil {
@@ -401,7 +484,10 @@ func TestClientsLogIn(t *testing.T) {
 			})
 		}
 	}
-	if log := s.Broker(1).Log(); strings.Contains(log, alicePlain) || strings.Contains(log, aliceScram) {
-		t.Error("a password is in the log")
+	log := s.Broker(1).Log()
+	for _, secret := range []string{alicePlain, aliceScram, "store-secret", "trust-secret"} {
+		if strings.Contains(log, secret) {
+			t.Error("a password is in the log")
+		}
 	}
 }
