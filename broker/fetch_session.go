@@ -151,17 +151,10 @@ func (s *fetchSession) size() int {
 	return len(s.mu.partitions)
 }
 
-// apply takes over what an incremental request names, marks it due, and forgets what it drops.
+// apply takes over what an incremental request names, marks it due, and forgets what it drops, in this order: what is both named and
+// dropped is gone, as in Kafka.
 func (s *fetchSession) apply(targets []fetchTarget, forgotten []fetchKey) {
 	s.mu.Lock()
-	var left []*sessionPartition
-	for _, k := range forgotten {
-		if sp := s.mu.partitions[k]; sp != nil {
-			sp.gone = true
-			delete(s.mu.partitions, k)
-			left = append(left, sp)
-		}
-	}
 	for _, t := range targets {
 		sp := s.mu.partitions[t.fetchKey]
 		if sp == nil {
@@ -170,6 +163,14 @@ func (s *fetchSession) apply(targets []fetchTarget, forgotten []fetchKey) {
 		}
 		sp.target = t
 		s.markDueLocked(sp)
+	}
+	var left []*sessionPartition
+	for _, k := range forgotten {
+		if sp := s.mu.partitions[k]; sp != nil {
+			sp.gone = true
+			delete(s.mu.partitions, k)
+			left = append(left, sp)
+		}
 	}
 	s.mu.Unlock()
 	for _, sp := range left {

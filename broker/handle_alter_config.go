@@ -168,6 +168,9 @@ func (b *Broker) alterTopic(topic string, changes []change, replace, validateOnl
 		return err
 	}
 	if err := config.ValidateTopic(snapshot, next); err != nil {
+		if strings.HasPrefix(err.Error(), "Unknown ") {
+			return withMessage(kerr.InvalidConfig, err.Error())
+		}
 		return withMessage(kerr.InvalidConfig, fmt.Sprintf("Invalid config value for resource ConfigResource(type=TOPIC, name='%s'): %s", topic, err))
 	}
 	if validateOnly {

@@ -138,7 +138,7 @@ func transactional(records []byte) bool {
 }
 
 func sequenceRefused(err error) bool {
-	return err == kerr.OutOfOrderSequenceNumber || err == kerr.InvalidProducerEpoch
+	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
 // done takes one partition's result, from whichever goroutine brings it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -370,7 +371,7 @@ func (c *recordCheck) walk(b Batch, body []byte) (dense bool, err error) {
 }
 
 func (c *recordCheck) missingKey(index int32) {
-	c.fault(index, fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s.", c.p.Partition))
+	c.fault(index, fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s", c.p.Partition))
 }
 
 func (c *recordCheck) badTimestamp(index int32, timestamp, offset int64) {
@@ -385,6 +386,14 @@ func (c *recordCheck) fault(index int32, message string) {
 	}
 }
 
+func joined(faults []RecordError) string {
+	texts := make([]string, len(faults))
+	for i, f := range faults {
+		texts[i] = f.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
 func (c *recordCheck) verdict() error {
 	if c.faultCount == 0 {
 		return nil
@@ -395,7 +404,7 @@ func (c *recordCheck) verdict() error {
 		e.Message = "One or more records have been rejected due to invalid timestamp"
 		return e
 	}
-	e.Message = fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: %v", c.faultCount, c.faults[:min(3, len(c.faults))])
+	e.Message = fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]", c.faultCount, joined(c.faults[:min(3, len(c.faults))]))
 	return e
 }
 
