@@ -17,14 +17,18 @@ import (
 type metrics struct {
 	unknownErrors prometheus.Counter
 
+	scrapes   chan struct{}   // as many scrapes at a time, so that they do not disturb the broker
 	requests  scrape.Requests // the server's hooks
 	zookeeper scrape.Histogram
 	idle      scrape.Idle
 	session   struct{ disconnects, syncConnects, expires atomic.Int64 }
 }
 
+const scrapesAtOnce = 2
+
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
+		scrapes: make(chan struct{}, scrapesAtOnce),
 		unknownErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ottla_unknown_errors_total", Help: "Errors that were answered as UNKNOWN_SERVER_ERROR.",
 		}),

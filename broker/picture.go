@@ -172,6 +172,12 @@ func (b *Broker) groupPictures(p *scrape.Picture) {
 
 // serveMetrics is GET /metrics.
 func (b *Broker) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	select {
+	case b.metrics.scrapes <- struct{}{}:
+		defer func() { <-b.metrics.scrapes }()
+	case <-r.Context().Done():
+		return
+	}
 	families, err := b.registry.Gather()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
