@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,10 +73,10 @@ func TestABadAdminAddressStopsTheStart(t *testing.T) {
 func TestLivenessIsPatient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		starts := 0
+		var starts atomic.Int32
 		beats := []heartbeat{
 			{"good", func(context.Context) error { return nil }, time.Minute},
-			{"busy", func(context.Context) error { starts++; <-release; return nil }, time.Minute},
+			{"busy", func(context.Context) error { starts.Add(1); <-release; return nil }, time.Minute},
 		}
 		var l liveness
 		verdicts := func() (errs []error) {
@@ -89,7 +90,7 @@ func TestLivenessIsPatient(t *testing.T) {
 		require.Equal(t, []error{nil, nil}, verdicts())
 		time.Sleep(30 * time.Second)
 		require.ErrorContains(t, verdicts()[1], "hangs for 1m")
-		require.Equal(t, 1, starts, "it is not started again while it hangs")
+		require.EqualValues(t, 1, starts.Load(), "it is not started again while it hangs")
 		close(release)
 		synctest.Wait()
 		require.Equal(t, []error{nil, nil}, verdicts())
