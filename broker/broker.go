@@ -60,7 +60,8 @@ type Broker struct {
 
 	leaderThrottle, followerThrottle *quota.Throttle
 
-	zk         *zkcoord.Client
+	zk         zooKeeper
+	connect    func(context.Context, zkcoord.Options) (zooKeeper, error) // tests put another ZooKeeper here
 	sessions   *sessions
 	logs       *logstore.Manager
 	cleaner    *logstore.Cleaner // nil with log.cleaner.enable=false
@@ -74,6 +75,9 @@ type Broker struct {
 	admin      *admin // nil without ottla.admin.listener
 	lags       lagReader
 	loops      loops
+
+	serving    context.Context // ends when the listeners close: what clients wait for then is of no use any more
+	endServing context.CancelFunc
 }
 
 // New makes a broker of its settings. Nothing is opened yet.
@@ -87,11 +91,13 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 		metadata:   newMetadataCache(),
 		tasks:      newTasks(),
 	}
+	b.connect = connectZooKeeper
+	b.serving, b.endServing = context.WithCancel(context.Background())
 	b.metrics = newMetrics(b.registry)
 	b.config.Store(snapshot)
 	b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
 	b.fetchSessions = newFetchSessions(func() int { return config.MaxIncrementalFetchSessionCacheSlots.Of(b.config.Load()) })
-	b.producerIDs = &producerIDs{allocate: b.allocateFromController, run: b.tasks.run, log: log}
+	b.producerIDs = &producerIDs{serving: b.serving, allocate: b.allocateFromController, run: b.tasks.run, log: log}
 
 	b.leaderThrottle, b.followerThrottle = b.throttleOf(leaderThrottledRate), b.throttleOf(followerThrottledRate)
 	b.topicConfigs = newTopicConfigs()
@@ -139,7 +145,7 @@ func (b *Broker) steps() []step {
 		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
 		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},
-		{"groups", b.openGroups, nil}, // ended by the step before the listeners
+		{"groups", b.openGroups, b.closeGroups},
 		{"jobs", b.startJobs, func(context.Context) { b.jobs.stop() }},
 		{"controller", b.openController, func(ctx context.Context) { b.closeController(ctx) }},
 		{"listeners", b.openListeners, func(ctx context.Context) { b.closeListeners(ctx) }},
@@ -151,6 +157,7 @@ func (b *Broker) steps() []step {
 // Run starts the broker, serves until ctx is cancelled, and stops it: leaders move away, what is pending is finished, logs
 // are flushed and marked clean, the session is closed. The error says why the start failed.
 func (b *Broker) Run(ctx context.Context) error {
+	defer b.endServing()
 	began := time.Now()
 	steps := b.steps()
 	for i, s := range steps {

@@ -9,9 +9,13 @@ import (
 type gate struct {
 	mu     sync.Mutex
 	opened chan struct{} // closed while open
+	ended  chan struct{} // closed by end
 }
 
-func newGate() *gate { return &gate{opened: make(chan struct{})} }
+func newGate() *gate { return &gate{opened: make(chan struct{}), ended: make(chan struct{})} }
+
+// end lets nobody wait any more. Once only.
+func (g *gate) end() { close(g.ended) }
 
 func (g *gate) open() {
 	g.mu.Lock()
@@ -48,13 +52,15 @@ func (g *gate) isOpen() bool {
 	}
 }
 
-// wait waits until the gate is open, at most so long.
+// wait waits until the gate is open, at most so long and not beyond its end.
 func (g *gate) wait(limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-g.channel():
 		return true
+	case <-g.ended:
+		return g.isOpen()
 	case <-timer.C:
 		return false
 	}

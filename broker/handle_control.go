@@ -23,7 +23,12 @@ func (b *Broker) handleLeaderAndISR(r *wire.Request, req *kmsg.LeaderAndISRReque
 	}
 	return b.whenRegistered(r, func() kmsg.Response {
 		b.learnTopicConfigs(req)
-		return b.partitions.LeaderAndISR(req, b.epoch())
+		own := b.epoch()
+		resp := b.partitions.LeaderAndISR(req, own)
+		if b.epoch() != own { // the session was lost meanwhile: what was stopped then may lead again now
+			b.partitions.StopLeadingEverything("zookeeper session lost during a change of roles")
+		}
+		return resp
 	})
 }
 

@@ -51,7 +51,7 @@ func (b *Broker) openSession(ctx context.Context) error {
 	b.sessions = newSessions(b)
 	connect := config.ZookeeperConnect.Of(s)
 	b.log.Info().Str("connect", connect).Msg("connecting to zookeeper")
-	zk, err := zkcoord.Connect(ctx, zkcoord.Options{
+	zk, err := b.connect(ctx, zkcoord.Options{
 		Connect:           connect,
 		SessionTimeout:    config.ZookeeperSessionTimeoutMs.Of(s),
 		ConnectionTimeout: config.ZookeeperConnectionTimeoutMs.Of(s),
@@ -66,7 +66,11 @@ func (b *Broker) openSession(ctx context.Context) error {
 		return err
 	}
 	b.zk = zk
-	return zkcoord.EnsurePaths(zk.Session())
+	if err := zkcoord.EnsurePaths(zk.Session()); err != nil {
+		zk.Close()
+		return err
+	}
+	return nil
 }
 
 // findIdentity settles cluster id and broker id: the settings, ZooKeeper and meta.properties of every directory must agree.
@@ -129,6 +133,7 @@ func (b *Broker) openLogs(context.Context) error {
 		ClusterID:       b.clusterID,
 		Defaults:        func(topic string) *logstore.Config { return logConfig(b.topicConfigs.orDefault(topic)) },
 		RecoveryThreads: config.NumRecoveryThreadsPerDataDir.Of(s),
+		ReserveShare:    config.OttlaDiskReservePercent.Of(s) / 100,
 		Logger:          b.log.With().Str("component", "logstore").Logger(),
 		OnDirFailure:    b.dirFailed,
 	})
@@ -146,11 +151,13 @@ func (b *Broker) closeLogs() {
 }
 
 // dirFailed is told of a log directory that cannot be used any more: its partitions go offline, the controller moves leaders.
+// While the broker starts or stops it has no partitions that could.
 func (b *Broker) dirFailed(dir string, cause error) {
+	if !b.reached("partitions") {
+		return
+	}
 	b.tasks.run(func() {
-		if b.partitions != nil {
-			b.partitions.DirFailed(dir, cause)
-		}
+		b.partitions.DirFailed(dir, cause)
 		if err := zkcoord.NotifyLogDirFailure(b.zk.Session(), b.id); err != nil {
 			b.log.Error().Err(err).Str("dir", dir).Msg("the controller could not be told of the failed log directory")
 		}
@@ -410,6 +417,8 @@ func (b *Broker) openListeners(context.Context) error {
 }
 
 func (b *Broker) closeListeners(ctx context.Context) {
+	b.endServing()
+	b.registered.end()
 	if err := b.server.Close(ctx); err != nil {
 		b.log.Warn().Err(err).Msg("some requests were cut off")
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -15,6 +16,7 @@ type producerIDs struct {
 	allocate func(ctx context.Context) (first, count int64, err error)
 	log      zerolog.Logger
 	run      func(func())
+	serving  context.Context // ends when nobody waits for ids any more
 
 	mu struct {
 		sync.Mutex
@@ -76,9 +78,12 @@ func (p *producerIDs) mustAskLocked() bool {
 }
 
 func (p *producerIDs) refill() {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	ctx, cancel := context.WithTimeout(p.serving, requestTimeout)
 	defer cancel()
 	first, count, err := p.allocate(ctx)
+	if err == nil && count <= 0 {
+		err = fmt.Errorf("the controller gave a block of %d producer ids", count)
+	}
 
 	type ready struct {
 		done func(int64, error)

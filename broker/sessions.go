@@ -22,9 +22,11 @@ type sessions struct {
 
 	mu struct {
 		sync.Mutex
-		begun    bool // the first registration is made by begin, later ones by SessionEstablished
-		ended    bool
-		previous int64 // id of the session under which this process last registered
+		started  bool  // begin has been called: there is something that a session can take along
+		begun    bool  // begin has registered the broker; new sessions are joined by SessionEstablished from then on
+		ended    bool  // until end
+		lost     int64 // the last session that was lost
+		previous int64 // id of the session under which this process last registered; 0 before the first time
 		changes  *zkcoord.ConfigChanges
 	}
 }
@@ -33,20 +35,55 @@ func newSessions(b *Broker) *sessions {
 	return &sessions{b: b, log: b.log.With().Str("component", "session").Logger()}
 }
 
-// begin registers the broker in its first session and lets it take part in elections.
+// begin registers the broker and lets it take part in elections. A session that is lost meanwhile is followed by the next one.
 func (s *sessions) begin(ctx context.Context) error {
+	s.mu.Lock()
+	s.mu.started = true
+	s.mu.Unlock()
 	session := s.b.zk.Session()
 	s.b.buryPredecessor(session)
-	if err := s.join(ctx, session); err != nil {
-		return err
+	for {
+		err := s.join(ctx, session)
+		switch {
+		case err == nil && s.settle(session):
+			return nil
+		case err != nil && !over(session):
+			return err
+		}
+		s.log.Warn().Err(err).Msg("the zookeeper session was lost while the broker registered; waiting for the next one")
+		if session, err = s.next(ctx, session); err != nil {
+			return err
+		}
 	}
+}
+
+// settle ends begin, unless the session has been replaced: SessionEstablished has left the new one to begin then.
+func (s *sessions) settle(joined zkcoord.Session) bool {
 	s.mu.Lock()
-	s.mu.begun = true
-	s.mu.Unlock()
-	if session.ID() != s.b.zk.Session().ID() { // replaced meanwhile, when SessionEstablished left it to us
-		return s.join(ctx, s.b.zk.Session())
+	defer s.mu.Unlock()
+	s.mu.begun = s.b.zk.Session().ID() == joined.ID()
+	return s.mu.begun
+}
+
+// next waits for the session after an old one.
+func (s *sessions) next(ctx context.Context, old zkcoord.Session) (zkcoord.Session, error) {
+	for {
+		if now := s.b.zk.Session(); now.ID() != old.ID() {
+			return now, nil
+		}
+		if err := sleep(ctx, isrPoll); err != nil {
+			return nil, err
+		}
 	}
-	return nil
+}
+
+func over(session zkcoord.Session) bool {
+	select {
+	case <-session.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // end leaves the session alone from now on: the broker is stopping.
@@ -65,22 +102,35 @@ func (s *sessions) end() {
 func (s *sessions) SessionLost(id int64, cause error) {
 	s.log.Error().Err(cause).Hex("session", sessionBytes(id)).Msg("zookeeper session lost; this broker stops leading until it has registered again")
 	s.b.metrics.session.expires.Add(1)
+	s.mu.Lock()
+	s.mu.lost = id
+	started := s.mu.started
 	s.b.registered.shut()
 	s.b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
-	if s.b.controller != nil {
-		s.b.controller.SessionLost()
+	s.mu.Unlock()
+	if !started {
+		return
 	}
-	if s.b.partitions != nil {
-		s.b.partitions.StopLeadingEverything("zookeeper session lost")
+	s.b.controller.SessionLost()
+	s.b.partitions.StopLeadingEverything("zookeeper session lost")
+}
+
+// registered notes the epoch of a registration, unless its session is lost already: whatever is lost must stay closed.
+func (s *sessions) registered(session zkcoord.Session, epoch cluster.BrokerEpoch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.lost == session.ID() || over(session) {
+		return zkcoord.ErrSessionLost
 	}
+	s.mu.previous = session.ID()
+	s.b.brokerEpoch.Store(int64(epoch))
+	s.b.registered.open()
+	return nil
 }
 
 // SessionEstablished registers the broker anew, for as long as it takes.
 func (s *sessions) SessionEstablished(session zkcoord.Session) {
-	s.mu.Lock()
-	idle := !s.mu.begun || s.mu.ended
-	s.mu.Unlock()
-	if idle {
+	if s.idle() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -92,7 +142,7 @@ func (s *sessions) SessionEstablished(session zkcoord.Session) {
 		case <-ctx.Done():
 		}
 	}()
-	for {
+	for !s.idle() {
 		err := s.join(ctx, session)
 		if err == nil {
 			return
@@ -102,6 +152,13 @@ func (s *sessions) SessionEstablished(session zkcoord.Session) {
 			return
 		}
 	}
+}
+
+// idle reports whether new sessions are somebody else's business: begin's, or nobody's once the broker stops.
+func (s *sessions) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.mu.begun || s.mu.ended
 }
 
 // ConnectionChanged only informs: the session may well live on.
@@ -129,12 +186,10 @@ func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
 	if err != nil {
 		return err
 	}
-	b.brokerEpoch.Store(int64(epoch))
-	b.registered.open()
+	if err := s.registered(session, epoch); err != nil {
+		return err
+	}
 	b.logs.SetBrokerEpoch(epoch)
-	s.mu.Lock()
-	s.mu.previous = session.ID()
-	s.mu.Unlock()
 	if err := saveSession(b.config.Load(), session.ID()); err != nil {
 		s.log.Warn().Err(err).Msg("the session could not be noted; after a crash its registration has to expire")
 	}
@@ -147,9 +202,9 @@ func (s *sessions) join(ctx context.Context, session zkcoord.Session) error {
 // registerPatiently registers, and waits out a registration that a killed process of the same broker has left behind.
 func (s *sessions) registerPatiently(ctx context.Context, session zkcoord.Session, r zkcoord.Registration) (cluster.BrokerEpoch, error) {
 	s.mu.Lock()
-	previous, first := s.mu.previous, !s.mu.begun
+	previous := s.mu.previous
 	s.mu.Unlock()
-	if first && !s.b.logs.WasClean() {
+	if previous == 0 && !s.b.logs.WasClean() {
 		if err := s.awaitRegistrationGone(ctx, session, r); err != nil {
 			return 0, err
 		}

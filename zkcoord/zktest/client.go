@@ -66,6 +66,9 @@ func (c *Client) LeaseRemaining() time.Duration {
 	return time.Second
 }
 
+// LeaseLength returns that second.
+func (c *Client) LeaseLength() (length time.Duration, proven bool) { return time.Second, true }
+
 // Connected reports whether the session has a connection.
 func (c *Client) Connected() bool {
 	s := c.current.Load()
