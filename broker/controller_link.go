@@ -113,11 +113,31 @@ func (l *controllerLink) try(ctx context.Context, req kmsg.Request) (kmsg.Respon
 		}
 		l.conn.Client, l.conn.to = c, controller
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go l.giveUpLoop(ctx, cancel, m.controller)
 	resp, err := l.conn.RoundTrip(ctx, req)
 	if err != nil || notController(resp) {
 		l.drop()
 	}
 	return resp, err
+}
+
+// giveUpLoop ends a request to a controller that is none any more: one that hangs would not say so for its whole timeout. It ends
+// with the request.
+func (l *controllerLink) giveUpLoop(ctx context.Context, cancel context.CancelFunc, asked cluster.BrokerID) {
+	for {
+		changed := l.changed()
+		if l.metadata.load().controller != asked {
+			cancel()
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (l *controllerLink) drop() {

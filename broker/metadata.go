@@ -194,9 +194,14 @@ func changedTopics(req *kmsg.UpdateMetadataRequest) []topicChange {
 
 func mergeTopic(before *topicMetadata, change topicChange) (*topicMetadata, []cluster.TopicPartition) {
 	after := &topicMetadata{name: change.name, id: change.id}
-	if before != nil {
+	switch {
+	case before == nil:
+	case change.id.IsZero() || before.id.IsZero() || change.id == before.id:
 		after.partitions = slices.Clone(before.partitions)
-	}
+		if change.id.IsZero() { // before version 7 ids are not told
+			after.id = before.id
+		}
+	} // else it is another topic of that name: its deletion was missed here
 	var removed []cluster.TopicPartition
 	for i := range change.partitions {
 		p := &change.partitions[i]

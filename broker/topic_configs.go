@@ -26,6 +26,9 @@ type topicConfigs struct {
 		sync.Mutex
 		overrides map[string]map[string]string // as read; nil map: no overrides
 		resolved  map[string]*config.Topic
+		reads     uint64            // counts the reads that have begun
+		reading   int               // how many of them have not ended
+		newest    map[string]uint64 // while some are under way: the latest read or deletion of a topic that has ended
 	}
 }
 
@@ -33,6 +36,7 @@ func newTopicConfigs() *topicConfigs {
 	c := &topicConfigs{}
 	c.mu.overrides = map[string]map[string]string{}
 	c.mu.resolved = map[string]*config.Topic{}
+	c.mu.newest = map[string]uint64{}
 	return c
 }
 
@@ -108,13 +112,28 @@ func (c *topicConfigs) load(s zkcoord.Session, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
+	c.mu.Lock()
+	c.mu.reads++
+	c.mu.reading++
+	begun := c.mu.reads
+	c.mu.Unlock()
 	read, err := zkcoord.ReadConfigs(s, zkcoord.EntityTopics, names)
-	if err != nil {
-		return err
-	}
+
 	var differ []string
 	c.mu.Lock()
+	if c.mu.reading--; c.mu.reading == 0 {
+		defer c.forgetReads()
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return err
+	}
 	for _, name := range names {
+		// Of two reads at a time the one that began later counts: what the other has seen may be older.
+		if c.mu.newest[name] > begun {
+			continue
+		}
+		c.mu.newest[name] = begun
 		old, known := c.mu.overrides[name]
 		if known && maps.Equal(old, read[name]) {
 			continue
@@ -130,9 +149,22 @@ func (c *topicConfigs) load(s zkcoord.Session, names []string) error {
 	return nil
 }
 
+// forgetReads drops what only reads under way need to know.
+func (c *topicConfigs) forgetReads() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.reading == 0 {
+		clear(c.mu.newest)
+	}
+}
+
 // forget drops the settings of deleted topics: a later topic of that name starts anew.
 func (c *topicConfigs) forget(topic string) {
 	c.mu.Lock()
+	if c.mu.reading > 0 { // what they bring is of the topic that is gone
+		c.mu.reads++
+		c.mu.newest[topic] = c.mu.reads
+	}
 	delete(c.mu.overrides, topic)
 	delete(c.mu.resolved, topic)
 	c.mu.Unlock()
