@@ -1,7 +1,9 @@
-// Package kafka39 brings Apache Kafka 3.9 to the tests: its jars through Maven, its broker and its tools through java.
+// Package kafka39 brings Apache Kafka 3.9 to the tests: its jars through Maven, its broker and its tools through java. The
+// tools and clients of Kafka 4.x, which has no ZooKeeper any more, come the same way.
 package kafka39
 
 import (
+	"crypto/sha256"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -13,25 +15,36 @@ import (
 	"syscall"
 )
 
-//go:embed pom.xml
-var pom []byte
+var (
+	//go:embed pom.xml
+	pom []byte
+	//go:embed pom4.xml
+	pom4 []byte
+)
 
 // ErrAbsent wraps what is missing to run Kafka here.
-var ErrAbsent = errors.New("Kafka 3.9 cannot run here")
+var ErrAbsent = errors.New("Kafka cannot run here")
 
 // Kafka is a set of jars and a java to run them.
 type Kafka struct {
-	java string
-	home string // lib/*.jar, broker.properties and tool.properties (log4j)
+	java  string
+	home  string            // lib/*.jar, broker.properties and tool.properties (log4j)
+	tools map[string]string // classes by the names of their scripts
 }
 
-var find = sync.OnceValues(bring)
+var (
+	find  = sync.OnceValues(func() (*Kafka, error) { return bring("kafka39", pom, tools) })
+	find4 = sync.OnceValues(func() (*Kafka, error) { return bring("kafka4", pom4, tools4) })
+)
 
-// Find returns Kafka. It is fetched once through Maven into the user's cache folder; without java or mvn the error wraps
+// Find returns Kafka 3.9. It is fetched once through Maven into the user's cache folder; without java or mvn the error wraps
 // ErrAbsent. OTTLA_TEST_KAFKA=off leaves it out.
 func Find() (*Kafka, error) { return find() }
 
-func bring() (*Kafka, error) {
+// Find4 returns the tools and clients of Kafka 4.x, as Find does those of 3.9. It has no Broker.
+func Find4() (*Kafka, error) { return find4() }
+
+func bring(name string, pom []byte, tools map[string]string) (*Kafka, error) {
 	if os.Getenv("OTTLA_TEST_KAFKA") == "off" {
 		return nil, fmt.Errorf("%w: OTTLA_TEST_KAFKA=off", ErrAbsent)
 	}
@@ -43,7 +56,7 @@ func bring() (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	home := filepath.Join(cache, "ottla", "kafka39")
+	home := filepath.Join(cache, "ottla", fmt.Sprintf("%s-%.4x", name, sha256.Sum256(pom)))
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return nil, err
 	}
@@ -52,16 +65,17 @@ func bring() (*Kafka, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := fetchJars(home); err != nil {
+	if err := fetchJars(home, pom); err != nil {
 		return nil, err
 	}
-	return &Kafka{java: java, home: home}, writeLogging(home)
+	return &Kafka{java: java, home: home, tools: tools}, writeLogging(home)
 }
 
-// fetchJars asks Maven for the jars unless they are those of this pom.xml already.
-func fetchJars(home string) error {
+// fetchJars asks Maven for the jars unless they are there. Each pom has a folder of its own: nothing is taken from under a
+// process that runs.
+func fetchJars(home string, pom []byte) error {
 	done := filepath.Join(home, "complete")
-	if have, err := os.ReadFile(done); err == nil && string(have) == string(pom) {
+	if _, err := os.Stat(done); err == nil {
 		return nil
 	}
 	mvn, err := exec.LookPath("mvn")
@@ -77,7 +91,7 @@ func fetchJars(home string) error {
 	if err != nil {
 		return fmt.Errorf("%w: Maven could not fetch its jars: %w: %.500s", ErrAbsent, err, out)
 	}
-	return os.WriteFile(done, pom, 0o644)
+	return os.WriteFile(done, nil, 0o644)
 }
 
 const log4j = `log4j.rootLogger=%s, out
@@ -126,19 +140,46 @@ var tools = map[string]string{
 	"kafka-replica-verification": "org.apache.kafka.tools.ReplicaVerificationTool",
 	"kafka-broker-api-versions":  "kafka.admin.BrokerApiVersionsCommand",
 	"kafka-verifiable-producer":  "org.apache.kafka.tools.VerifiableProducer",
+	"kafka-verifiable-consumer":  "org.apache.kafka.tools.VerifiableConsumer",
 	"kafka-producer-perf-test":   "org.apache.kafka.tools.ProducerPerformance",
+	"kafka-consumer-perf-test":   "org.apache.kafka.tools.ConsumerPerformance",
+	"kafka-e2e-latency":          "org.apache.kafka.tools.EndToEndLatency",
 	"kafka-dump-log":             "kafka.tools.DumpLogSegments",
+	"connect-standalone":         "org.apache.kafka.connect.cli.ConnectStandalone",
 	"zookeeper-shell":            "org.apache.zookeeper.ZooKeeperMainWithTlsSupportForKafka",
+}
+
+// tools4 are those of Kafka 4.x that the tests use.
+var tools4 = map[string]string{
+	"kafka-topics":              "org.apache.kafka.tools.TopicCommand",
+	"kafka-configs":             "org.apache.kafka.tools.ConfigCommand",
+	"kafka-consumer-groups":     "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+	"kafka-console-producer":    "org.apache.kafka.tools.ConsoleProducer",
+	"kafka-console-consumer":    "org.apache.kafka.tools.consumer.ConsoleConsumer",
+	"kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+	"kafka-verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
+	"kafka-verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
+	"kafka-producer-perf-test":  "org.apache.kafka.tools.ProducerPerformance",
+	"kafka-consumer-perf-test":  "org.apache.kafka.tools.ConsumerPerformance",
+	"kafka-e2e-latency":         "org.apache.kafka.tools.EndToEndLatency",
 }
 
 // Tool is the command of one of Kafka's tools, by its script's name.
 func (k *Kafka) Tool(name string, args ...string) *exec.Cmd {
-	class, ok := tools[name]
+	class, ok := k.tools[name]
 	if !ok {
 		panic("kafka39: no tool called " + name)
 	}
 	return k.command("tool.properties", "256m", class, args...)
 }
+
+// Source is the command of a Java source file with a main method, with Kafka's jars at hand. It needs a JDK, not only a JRE.
+func (k *Kafka) Source(file string, args ...string) *exec.Cmd {
+	return k.command("tool.properties", "256m", file, args...)
+}
+
+// Plugins is the folder of the jars, for plugin.path of Connect.
+func (k *Kafka) Plugins() string { return filepath.Join(k.home, "lib") }
 
 func (k *Kafka) command(logging, heap, class string, args ...string) *exec.Cmd {
 	all := []string{
@@ -149,8 +190,13 @@ func (k *Kafka) command(logging, heap, class string, args ...string) *exec.Cmd {
 	return exec.Command(k.java, append(all, args...)...)
 }
 
-// Version is Kafka's version, as in the pom.
-func Version() string {
+// Version is the version of Kafka 3.9, as in the pom.
+func Version() string { return version(pom) }
+
+// Version4 is the version of Kafka 4.x.
+func Version4() string { return version(pom4) }
+
+func version(pom []byte) string {
 	_, after, _ := strings.Cut(string(pom), "<kafka.version>")
 	version, _, _ := strings.Cut(after, "<")
 	return version
