@@ -6,7 +6,7 @@ import "time"
 var (
 	OttlaAdminListener       = textKey("ottla.admin.listener", "", anything[string](), ReadOnly, "Address host:port where HTTP serves /metrics, /livez and /readyz, without login: keep it on the loopback or on a private network. Off when empty.")
 	OttlaControllerEligible  = boolKey("ottla.controller.eligible", "true", ReadOnly, "Whether this broker may become controller; false keeps it a follower of other controllers, for mixed clusters.")
-	OttlaDiskReservePercent  = later(doubleKey("ottla.disk.reserve.percent", "0", between[float64](0, 50), ReadOnly, "Share of a disk that writes leave free: below it they are refused, instead of filling the disk up."))
+	OttlaDiskReservePercent  = doubleKey("ottla.disk.reserve.percent", "0", between[float64](0, 50), ReadOnly, "Share of a log directory's disk that clients' writes leave free: below it they are refused with KAFKA_STORAGE_ERROR, which producers retry, and reads, replication and deletion go on.")
 	OttlaLogFormat           = later(textKey("ottla.log.format", "auto", oneOf("auto", "console", "json", "kafka"), ReadOnly, "Form of the broker's own log: console, json, kafka (as log4j writes), or auto: console on a terminal, else json."))
 	OttlaQueuedMaxBytes      = later(longKey("ottla.queued.max.bytes", "-1", anything[int64](), ReadOnly, "Bytes of requests in work at which reading pauses, where queued.max.request.bytes is not set; -1 unlimited."))
 	OttlaLeadShortenedLog    = later(boolKey("ottla.lead.shortened.log", "false", ClusterWide, "Allow a replica to lead although its log is missing or ends before what was known to be committed. An operator's decision to accept the loss; set it back afterwards."))

@@ -52,9 +52,14 @@ type appendSet struct {
 // AppendAsLeader validates records, gives them offsets and the epoch, and writes them with one write(2).
 //
 // Errors: a kerr verdict (RecordErrors and ErrorMessage then say more), or a *StorageError, which is also
-// KAFKA_STORAGE_ERROR; after one that is Full the log is whole and goes on.
+// KAFKA_STORAGE_ERROR; after one that is Full (no space, or less than the reserve: ErrReserve) the log is whole and goes on.
 func (l *Log) AppendAsLeader(p AppendParams) (AppendInfo, error) {
 	c := l.Config()
+	if p.Origin == OriginClient {
+		if err := l.owner.reserve.admit(len(p.Records), p.Now); err != nil {
+			return refused(l.LogStartOffset(), err)
+		}
+	}
 	params := c.validateParams(&p)
 	params.Partition = l.tp
 	v, err := Validate(p.Records, &params)
@@ -96,6 +101,9 @@ func refused(logStart int64, err error) (AppendInfo, error) {
 	if errors.As(err, &refusal) {
 		info.RecordErrors, info.ErrorMessage = refusal.RecordErrors, refusal.Message
 		return info, refusal.Err
+	}
+	if errors.Is(err, ErrReserve) {
+		info.ErrorMessage = err.Error()
 	}
 	return info, err
 }

@@ -23,6 +23,7 @@ type FS interface {
 	Chtimes(name string, mtime time.Time) error
 	SyncDir(name string) error // makes creations, renames and removals in the directory durable
 	Lock(name string) (io.Closer, error)
+	Space(dir string) (Space, error) // of the volume that holds dir
 }
 
 // File is one open file. Positions are explicit: a descriptor is shared by readers and the writer.
@@ -63,6 +64,8 @@ func (osFS) ReadDir(name string) ([]fs.DirEntry, error)   { return os.ReadDir(na
 func (osFS) Stat(name string) (fs.FileInfo, error)        { return os.Stat(name) }
 
 func (osFS) Chtimes(name string, mtime time.Time) error { return os.Chtimes(name, mtime, mtime) }
+
+func (osFS) Space(dir string) (Space, error) { return volumeSpace(dir) }
 
 func (osFS) SyncDir(name string) error {
 	d, err := os.Open(name)

@@ -2,6 +2,11 @@
 
 package logstore
 
-import "os"
+import (
+	"errors"
+	"os"
+)
+
+func volumeSpace(string) (Space, error) { return Space{}, errors.ErrUnsupported }
 
 func datasync(f *os.File) error { return f.Sync() }

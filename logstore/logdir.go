@@ -34,6 +34,7 @@ type logDir struct {
 	failed    atomic.Pointer[StorageError]
 	onFailure func(dir string, err error)
 
+	reserve    reserve // of free space
 	background group
 	flushers   chan struct{} // a slot for each flush in the background
 	trash      trash
@@ -54,6 +55,7 @@ type logDir struct {
 
 func newLogDir(path string, fsys FS, logger zerolog.Logger, now func() time.Time, onFailure func(string, error)) *logDir {
 	d := &logDir{path: path, fs: fsys, logger: logger, now: now, onFailure: onFailure, flushers: make(chan struct{}, flushersPerDir)}
+	d.reserve.dir, d.reserve.fs, d.reserve.logger = path, fsys, logger
 	d.mu.logs = map[cluster.TopicPartition]*Log{}
 	d.recoveryPoints.init(d, RecoveryPointCheckpoint, func(l *Log) (int64, bool) { return l.FlushedOffset(), true })
 	d.logStarts.init(d, LogStartCheckpoint, func(l *Log) (int64, bool) {

@@ -36,6 +36,7 @@ type ManagerOptions struct {
 	BrokerID        cluster.BrokerID           // NoBroker: take what the directories say
 	ClusterID       string                     // empty: take what the directories say
 	Defaults        func(topic string) *Config // nil: DefaultConfig
+	ReserveShare    float64                    // ottla.disk.reserve.percent / 100: below it clients' appends are refused; 0: no reserve
 	RecoveryThreads int                        // num.recovery.threads.per.data.dir, at least 1
 	Logger          zerolog.Logger
 	OnDirFailure    func(dir string, err error) // called once for a directory, without locks
@@ -49,6 +50,7 @@ type DirInfo struct {
 	Partitions int
 	Size       int64 // bytes of all segments
 	Err        error // set: the directory is offline
+	Short      bool  // its volume has less free space than the reserve: clients' appends are refused
 }
 
 // Manager owns the log directories and the logs in them. It guards itself. It starts no goroutine of its own, but for flushes
@@ -109,6 +111,7 @@ func (m *Manager) open() error {
 	}
 	for _, path := range m.options.Dirs {
 		d := newLogDir(filepath.Clean(path), m.options.FS, m.options.Logger, m.options.Now, m.options.OnDirFailure)
+		d.reserve.share = m.options.ReserveShare
 		if slices.ContainsFunc(m.dirs, func(other *logDir) bool { return other.path == d.path }) {
 			return fmt.Errorf("log directory %s is named twice", path)
 		}
@@ -631,7 +634,7 @@ func (m *Manager) Logs() []*Log {
 func (m *Manager) Dirs() []DirInfo {
 	infos := make([]DirInfo, 0, len(m.dirs))
 	for _, d := range m.dirs {
-		info := DirInfo{Path: d.path, ID: d.meta().DirectoryID, Err: d.fault()}
+		info := DirInfo{Path: d.path, ID: d.meta().DirectoryID, Err: d.fault(), Short: d.reserve.short.Load()}
 		for _, l := range d.logs() {
 			info.Partitions++
 			info.Size += l.Size()

@@ -94,10 +94,16 @@ func (l *Log) removeOldest(c *Config, oldest []*segment, now time.Time) (int, er
 		if v.highWatermark < v.logEnd { // something was appended meanwhile
 			return 0, nil
 		}
-		if err := l.rollLocked(c, v.logEnd, now); err != nil {
+		err := l.rollLocked(c, v.logEnd, now)
+		var fault *StorageError
+		switch {
+		case err == nil:
+			v = l.view.Load()
+		case errors.As(err, &fault) && fault.Full && len(oldest) > 1: // what goes makes room for the next pass
+			oldest = oldest[:len(oldest)-1]
+		default:
 			return 0, err
 		}
-		v = l.view.Load()
 	}
 	left := v.segments[len(oldest):]
 	start := max(v.logStart, left[0].base)

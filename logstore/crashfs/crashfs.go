@@ -35,6 +35,7 @@ type FS struct {
 	locks  map[string]bool
 	ops    int64
 	fail   func(op Op) error
+	space  logstore.Space
 	closed bool // a crash happened: the old world's handles fail
 }
 
@@ -92,6 +93,23 @@ func (f *FS) FailAt(n int64, sticky bool, err error) {
 		}
 		return nil
 	})
+}
+
+// SetSpace says what Space answers: as if others had filled the volume. Writes are not counted.
+func (f *FS) SetSpace(s logstore.Space) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.space = s
+}
+
+// Space is what SetSpace said; at first a volume without an end.
+func (f *FS) Space(string) (logstore.Space, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.space.Total == 0 {
+		return logstore.Space{Total: 1 << 60, Free: 1 << 60}, nil
+	}
+	return f.space, nil
 }
 
 // Ops is how many operations there were.
