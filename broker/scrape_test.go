@@ -254,6 +254,29 @@ func TestMetricsOfARunningCluster(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
+// TestLagOfOffsetsInZooKeeper: what old consumers and offsets.storage=zookeeper keep below /consumers is told under its own name.
+func TestLagOfOffsetsInZooKeeper(t *testing.T) {
+	zk := testzk.Start(t, 1)
+	b := runBroker(t, zk.Connect, 1, map[string]string{"offsets.storage": "zookeeper"})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cl := b.client(t)
+	adm := kadm.NewClient(cl)
+	_, err := adm.CreateTopic(ctx, 1, 1, nil, "orders")
+	require.NoError(t, err)
+	for range 10 {
+		require.NoError(t, cl.ProduceSync(ctx, &kgo.Record{Topic: "orders", Value: []byte("v")}).FirstErr())
+	}
+	offsets := kadm.Offsets{}
+	offsets.AddOffset("orders", 0, 4, -1)
+	require.NoError(t, adm.CommitAllOffsets(ctx, "readers", offsets))
+	const labels = `{consumergroup="readers",topic="orders",partition="0"}`
+	require.Eventually(t, func() bool {
+		series, _ := b.scrape(t)
+		return series["kafka_consumergroupzookeeper_lag_zookeeper"+labels] == 6 && series["kafka_consumergroup_current_offset"+labels] == 4
+	}, 3*lagSpan, lagSpan/10)
+}
+
 // TestScrapeOfThousandsOfPartitions measures a whole scrape of a broker that leads 5,000 partitions; the budget is 200 ms.
 func TestScrapeOfThousandsOfPartitions(t *testing.T) {
 	if testing.Short() {
