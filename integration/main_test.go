@@ -78,7 +78,6 @@ func readAll(t testing.TB, c *harness.Cluster, topic string, count int, opts ...
 	return out
 }
 
-
 // kcat runs kcat against the cluster. It skips the test where kcat is missing.
 func kcat(t testing.TB, c *harness.Cluster, stdin string, args ...string) string {
 	t.Helper()
