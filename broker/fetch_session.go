@@ -47,7 +47,10 @@ type fetchSession struct {
 	id       int32
 	replica  bool
 	topicIDs bool
-	touched  replication.Session // a follower's: when it last fetched, for the partitions that it did not name
+	// registration is the follower's that opened the session. A broker that registered anew names everything again: an idle partition
+	// would else stay known to its leader under the old registration, which the controller refuses in an ISR.
+	registration cluster.BrokerEpoch
+	touched      replication.Session // a follower's: when it last fetched, for the partitions that it did not name
 
 	mu struct {
 		sync.Mutex
@@ -245,7 +248,7 @@ func newFetchSessions(slots func() int) *fetchSessions {
 
 // open makes a session, or returns nil when all slots are taken by sessions in use.
 func (c *fetchSessions) open(replica, topicIDs bool, now time.Time, f *fetch) *fetchSession {
-	s := &fetchSession{replica: replica, topicIDs: topicIDs}
+	s := &fetchSession{replica: replica, topicIDs: topicIDs, registration: f.epoch}
 	s.mu.inUse = f
 	s.mu.epoch = 1
 	s.mu.lastUsed = now
@@ -307,6 +310,10 @@ func (c *fetchSessions) resume(req *kmsg.FetchRequest, now time.Time, f *fetch) 
 	c.mu.Lock()
 	s := c.mu.byID[req.SessionID]
 	c.mu.Unlock()
+	if s != nil && s.registration != f.epoch {
+		c.remove(s.id)
+		s = nil
+	}
 	if s == nil {
 		return nil, kerr.FetchSessionIDNotFound
 	}
