@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,14 @@ func TestTwoOfOursAndOneKafka(t *testing.T) {
 
 func TestOneOfOursAndTwoKafkas(t *testing.T) {
 	mixedCluster(t, harness.Kafka, harness.Kafka, harness.Ottla)
+}
+
+// TestKafkasAlone tells what the story looks like without us.
+func TestKafkasAlone(t *testing.T) {
+	if !harness.Long() {
+		t.Skip("in the long form only")
+	}
+	mixedCluster(t, harness.Kafka, harness.Kafka, harness.Kafka)
 }
 
 // mixedCluster makes each broker controller, leader and follower in turn, and stops and kills it, while a producer writes. Under each
@@ -68,6 +77,9 @@ func mixedCluster(t *testing.T, kinds ...harness.Kind) {
 	for _, b := range c.Brokers {
 		b.Terminate()
 		for _, line := range errorLines(b) {
+			if b.Kind == harness.Kafka && !usualError.MatchString(line) {
+				t.Errorf("broker %d logged an error that Kafkas alone do not show: %s", b.ID, line)
+			}
 			t.Logf("%s %d: %s", b.Kind, b.ID, line)
 		}
 	}
@@ -214,6 +226,10 @@ func topicLife(t *testing.T, c *harness.Cluster, topic string) {
 	deleteTopic(t, c, topic)
 	waitDeleted(t, c, topic)
 }
+
+// usualError is what Kafka 3.9 logs as an error in this story also among its like (TestKafkasAlone).
+var usualError = regexp.MustCompile(`cannot become follower since the new leader|failed to change state for partition|` +
+	`Error while electing or becoming controller|Error processing event (RegisterBrokerAnd)?Reelect`)
 
 // errorLines are the distinct ERROR lines of a broker's log, without their times.
 func errorLines(b *harness.Broker) []string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -38,9 +39,10 @@ func newNetwork(t testing.TB, machines []string) (*network, error) {
 			return nil, fmt.Errorf("no %s here (on Debian: apt install iproute2 iptables)", tool)
 		}
 	}
+	sweep()
 	pid := os.Getpid()
 	n := &network{
-		t: t, prefix: fmt.Sprintf("ot%x", pid&0xfffff), subnet: fmt.Sprintf("10.%d.%d", 128+pid>>8&127, pid&255),
+		t: t, prefix: fmt.Sprintf("ot%x", pid), subnet: fmt.Sprintf("10.%d.%d", 128+pid>>8&127, pid&255),
 		machines: map[string]machine{},
 	}
 	t.Cleanup(n.remove)
@@ -62,6 +64,21 @@ func newNetwork(t testing.TB, machines []string) (*network, error) {
 		n.machines[name] = m
 	}
 	return n, nil
+}
+
+// sweep removes what test processes that were killed have left behind. Names carry the process id.
+func sweep() {
+	spaces, _ := filepath.Glob("/run/netns/ot*n*")
+	for _, path := range spaces {
+		name := filepath.Base(path)
+		id, _, _ := strings.Cut(strings.TrimPrefix(name, "ot"), "n")
+		pid, err := strconv.ParseInt(id, 16, 64)
+		if err == nil && !errors.Is(unix.Kill(int(pid), 0), unix.ESRCH) {
+			continue
+		}
+		_ = run("ip", "netns", "del", name)
+		_ = run("ip", "link", "del", "ot"+id+"b")
+	}
 }
 
 func (n *network) plug(m machine, port int, bridge string) error {
