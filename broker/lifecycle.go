@@ -436,6 +436,8 @@ func (b *Broker) leaveCluster(ctx context.Context) {
 	switch {
 	case !b.zk.Connected():
 		b.log.Warn().Msg("zookeeper is not reachable: stopping without moving leaders away")
+	case !b.registered.isOpen():
+		b.log.Warn().Msg("this broker is not registered, so it leads nothing that could be moved away")
 	case config.ControlledShutdownEnable.Of(b.config.Load()):
 		b.controlledShutdown(ctx)
 	}
