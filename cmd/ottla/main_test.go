@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -82,5 +84,36 @@ func TestRunEndsWhenItsContextIsOver(t *testing.T) {
 	code := run(ctx, []string{"ottla", "topics", "list", "--bootstrap", "127.0.0.1:1"}, nil, &out, &errs)
 	if code != exitFailed {
 		t.Errorf("exit code %d, want %d", code, exitFailed)
+	}
+}
+
+var mentioned = regexp.MustCompile("(?m)^(?:.*\\| )?bin/ottla ([a-z]+)(?: ([a-z]+))?|`ottla ([a-z]+)(?: ([a-z]+))?")
+
+// TestReadmeAndCommandsAgree looks for every command in README.md, and for every command that README.md names.
+func TestReadmeAndCommandsAgree(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := newApp(nil, nil, nil)
+	found := 0
+	for _, m := range mentioned.FindAllStringSubmatch(string(readme), -1) {
+		found++
+		c := findCommand(app.Commands, m[1]+m[3])
+		if c == nil {
+			t.Errorf("README.md names %q, which is no command", m[0])
+			continue
+		}
+		if sub := m[2] + m[4]; sub != "" && len(c.Subcommands) > 0 && findCommand(c.Subcommands, sub) == nil {
+			t.Errorf("README.md names %q, which is no command", m[0])
+		}
+	}
+	if found < 5 {
+		t.Errorf("found %d commands in README.md: is the pattern still right?", found)
+	}
+	for _, c := range app.Commands {
+		if !c.Hidden && !regexp.MustCompile("`[a-z, `]*\\b"+c.Name+"\\b|bin/ottla "+c.Name).Match(readme) {
+			t.Errorf("README.md does not name 'ottla %s'", c.Name)
+		}
 	}
 }
