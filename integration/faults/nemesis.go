@@ -75,7 +75,7 @@ func killTorn(_ *rig, p planned, b *harness.Broker) (heal, error) {
 	b.KillWithParent()
 	torn, err := tearTails(b.DataDir, p.Draw)
 	return func() (bool, error) {
-		b.Start()
+		startAgain(b)
 		return torn > 0, nil
 	}, err
 }
@@ -95,15 +95,22 @@ func stop(r *rig, _ planned, b *harness.Broker) (heal, error) {
 		if code != 0 {
 			r.logf("broker %d stopped with exit code %d", b.ID, code)
 		}
-		b.Start()
+		startAgain(b)
 		return code == 0, nil
 	}, nil
 }
 
 func restart(b *harness.Broker) heal {
 	return func() (bool, error) {
-		b.Start()
+		startAgain(b)
 		return true, nil
+	}
+}
+
+// startAgain starts a broker unless another fault that hit it as well has done so.
+func startAgain(b *harness.Broker) {
+	if !b.Running() {
+		b.Start()
 	}
 }
 
