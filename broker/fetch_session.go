@@ -158,6 +158,10 @@ func (s *fetchSession) size() int {
 // dropped is gone, as in Kafka.
 func (s *fetchSession) apply(targets []fetchTarget, forgotten []fetchKey) {
 	s.mu.Lock()
+	if s.mu.closed { // somebody else got its slot just now
+		s.mu.Unlock()
+		return
+	}
 	for _, t := range targets {
 		sp := s.mu.partitions[t.fetchKey]
 		if sp == nil {
@@ -217,8 +221,7 @@ func (s *fetchSession) close() {
 	s.mu.Lock()
 	s.mu.closed = true
 	partitions := s.mu.partitions
-	s.mu.partitions = map[fetchKey]*sessionPartition{}
-	s.mu.due = nil
+	s.mu.partitions, s.mu.due = nil, nil
 	for _, sp := range partitions {
 		sp.gone = true
 	}
