@@ -35,6 +35,12 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 1, (*Broker).handleSASLHandshake),
 		on(b, 0, 2, (*Broker).handleSASLAuthenticate),
 
+		on(b, 0, 3, (*Broker).handleDescribeACLs),
+		on(b, 0, 3, (*Broker).handleCreateACLs),
+		on(b, 0, 3, (*Broker).handleDeleteACLs),
+		on(b, 0, 0, (*Broker).handleDescribeScramCredentials),
+		on(b, 0, 0, (*Broker).handleAlterScramCredentials),
+
 		on(b, 0, 6, (*Broker).handleFindCoordinator),
 		on(b, 0, 9, (*Broker).handleJoinGroup),
 		on(b, 0, 5, (*Broker).handleSyncGroup),

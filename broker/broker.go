@@ -24,6 +24,7 @@ import (
 	"ottla/internal/cluster"
 	"ottla/logstore"
 	"ottla/security"
+	"ottla/security/acl"
 	"ottla/zkcoord"
 )
 
@@ -53,7 +54,7 @@ type Broker struct {
 	producerIDs    *producerIDs
 	controllerLink *controllerLink
 	tasks          *tasks
-	authorizer     authorizer // nil: everything is allowed
+	acls           *acl.Store // nil: everything is allowed
 	sasl           *security.SASL
 	tls            *security.TLS
 	credentials    security.Credentials
@@ -142,6 +143,7 @@ func (b *Broker) steps() []step {
 		{"identity", b.findIdentity, nil},
 		{"settings", b.loadDynamicSettings, nil},
 		{"credentials", func(context.Context) error { return b.loadCredentials(b.zk.Session()) }, nil},
+		{"acls", func(context.Context) error { return b.loadACLs(b.zk.Session()) }, nil},
 		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
 		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},

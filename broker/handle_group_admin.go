@@ -47,7 +47,7 @@ const classicGroup = "classic"
 
 func (b *Broker) handleListGroups(r *wire.Request, req *kmsg.ListGroupsRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
-	all := b.allowed(r, opDescribe, clusterResource)
+	all := b.visible(r, opDescribe, clusterResource)
 	list, err := b.groups.List(req.StatesFilter)
 	resp.ErrorCode = b.errorCode(err)
 	classic := func(t string) bool { return strings.EqualFold(t, classicGroup) }
@@ -55,7 +55,7 @@ func (b *Broker) handleListGroups(r *wire.Request, req *kmsg.ListGroupsRequest) 
 		return resp
 	}
 	for _, l := range list {
-		if !all && !b.allowed(r, opDescribe, groupResource(l.Group)) {
+		if !all && !b.visible(r, opDescribe, groupResource(l.Group)) {
 			continue
 		}
 		rg := kmsg.NewListGroupsResponseGroup()

@@ -164,7 +164,7 @@ func (b *Broker) fetchGroup(r *wire.Request, g *kmsg.OffsetFetchRequestGroup, st
 	take := func(fetched []groupcoord.Fetched, err error) {
 		if fetch.All {
 			fetched = slices.DeleteFunc(fetched, func(f groupcoord.Fetched) bool {
-				return !b.allowed(r, opDescribe, topicResource(f.Topic))
+				return !b.visible(r, opDescribe, topicResource(f.Topic))
 			})
 		}
 		if err != nil {

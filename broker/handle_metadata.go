@@ -36,7 +36,11 @@ func (b *Broker) handleMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg
 	}
 
 	var missing []string
+	all := req.Topics == nil || r.Version == 0 && len(req.Topics) == 0
 	for _, t := range requestedTopics(req, m) {
+		if all && !b.visible(r, opDescribe, topicResource(*t.Topic)) {
+			continue
+		}
 		topic, absent := b.describeTopic(r, req, m, t)
 		if absent {
 			missing = append(missing, *t.Topic)
@@ -133,8 +137,11 @@ func distinctTopics(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTo
 func (b *Broker) describeTopic(r *wire.Request, req *kmsg.MetadataRequest, m *metadata, t kmsg.MetadataRequestTopic) (topic kmsg.MetadataResponseTopic, absent bool) {
 	if id := cluster.TopicID(t.TopicID); !id.IsZero() {
 		name, ok := m.names[id]
-		if !ok || !b.allowed(r, opDescribe, topicResource(name)) {
+		switch {
+		case !ok:
 			return topicError(nil, id, kerr.UnknownTopicID), false
+		case !b.allowed(r, opDescribe, topicResource(name)): // ids are no secret, names are
+			return topicError(nil, id, kerr.TopicAuthorizationFailed), false
 		}
 		t.Topic = &name
 	}

@@ -101,7 +101,7 @@ func repeatedPartitions(req *kmsg.ListOffsetsRequest) map[cluster.TopicPartition
 
 func (b *Broker) handleOffsetForLeaderEpoch(r *wire.Request, req *kmsg.OffsetForLeaderEpochRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-	replica := b.allowed(r, opClusterAction, clusterResource)
+	replica := b.visible(r, opClusterAction, clusterResource)
 	asker := partition.Consumer // below version 3 nobody says who asks; only the leader answers in any case
 	if r.Version >= 3 && req.ReplicaID >= 0 {
 		asker = cluster.BrokerID(req.ReplicaID)

@@ -22,7 +22,7 @@ func (b *Broker) handleInitProducerID(r *wire.Request, req *kmsg.InitProducerIDR
 	case req.TransactionalID != nil:
 		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
 		return resp
-	case !b.allowed(r, opIdempotentWrite, clusterResource):
+	case !b.allowedAny(r, opWrite, kindTopic) && !b.allowed(r, opIdempotentWrite, clusterResource):
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 		return resp
 	case (req.ProducerID == -1) != (req.ProducerEpoch == -1):

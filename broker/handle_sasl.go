@@ -129,6 +129,9 @@ const certificatePeriod = 2 * time.Second
 // openSecurity makes ready what listeners need; it refuses settings that it cannot serve.
 func (b *Broker) openSecurity() error {
 	s := b.config.Load()
+	if err := b.openAuthorizer(s); err != nil {
+		return err
+	}
 	b.sasl = security.NewSASL(b.config.Load, &b.credentials, os.Getenv)
 	listeners, err := config.Listeners(s)
 	if err != nil {
@@ -154,6 +157,36 @@ func (b *Broker) openSecurity() error {
 		}
 	}
 	return nil
+}
+
+// loadACLs reads all ACLs, where there is an authorizer.
+func (b *Broker) loadACLs(s zkcoord.Session) error {
+	if b.acls == nil {
+		return nil
+	}
+	return b.acls.Load(s)
+}
+
+// followSecurity follows the changes of ACLs in a session, and reads again what may have changed before it: notifications come and
+// go. close ends it.
+func (b *Broker) followSecurity(s zkcoord.Session) (closeIt func(), err error) {
+	closeIt = func() {}
+	if b.acls != nil {
+		changes, err := zkcoord.WatchACLChanges(s, b.log, func(r zkcoord.ACLResource) { b.aclsChanged(s, r) })
+		if err != nil {
+			return closeIt, err
+		}
+		closeIt = changes.Close
+	}
+	return closeIt, errors.Join(b.loadACLs(s), b.loadCredentials(s))
+}
+
+func (b *Broker) aclsChanged(s zkcoord.Session, r zkcoord.ACLResource) {
+	if err := b.acls.Reload(s, r); err != nil {
+		b.log.Error().Err(err).Str("znode", zkcoord.ACLResourcePath(r)).Msg("a change of ACLs was not taken over")
+		return
+	}
+	b.log.Info().Str("znode", zkcoord.ACLResourcePath(r)).Msg("ACLs changed")
 }
 
 // loadCredentials reads the SCRAM credentials of all users.

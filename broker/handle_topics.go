@@ -16,7 +16,7 @@ import (
 
 func (b *Broker) handleCreateTopics(r *wire.Request, req *kmsg.CreateTopicsRequest) kmsg.Response {
 	var denied []string
-	if !b.allowed(r, opCreate, clusterResource) {
+	if !b.visible(r, opCreate, clusterResource) {
 		req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.CreateTopicsRequestTopic) bool {
 			no := !b.allowed(r, opCreate, topicResource(t.Topic))
 			if no {
@@ -28,7 +28,7 @@ func (b *Broker) handleCreateTopics(r *wire.Request, req *kmsg.CreateTopicsReque
 	b.controller.CreateTopics(req, func(resp *kmsg.CreateTopicsResponse) {
 		for i := range resp.Topics {
 			t := &resp.Topics[i]
-			if r.Version >= 5 && t.ErrorCode == 0 && !b.allowed(r, opDescribeConfigs, topicResource(t.Topic)) {
+			if r.Version >= 5 && t.ErrorCode == 0 && !b.visible(r, opDescribeConfigs, topicResource(t.Topic)) {
 				t.NumPartitions, t.ReplicationFactor, t.Configs = -1, -1, nil
 				t.ConfigErrorCode = kerr.TopicAuthorizationFailed.Code
 			}

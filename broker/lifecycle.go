@@ -31,9 +31,6 @@ import (
 
 // checkSupported refuses settings that promise a protection which is not there: starting without it would be worse.
 func checkSupported(s *config.Snapshot) error {
-	if class := config.AuthorizerClassName.Of(s); class != "" {
-		return fmt.Errorf("authorizer.class.name=%s: ACLs are not available yet; remove the setting to run without authorisation", class)
-	}
 	if config.ZookeeperSetACL.Of(s) {
 		return errors.New("zookeeper.set.acl=true: protecting znodes is not available yet; remove the setting to run without")
 	}

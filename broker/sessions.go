@@ -28,6 +28,8 @@ type sessions struct {
 		lost     int64 // the last session that was lost
 		previous int64 // id of the session under which this process last registered; 0 before the first time
 		changes  *zkcoord.ConfigChanges
+
+		closeSecurity func() // beside changes: ends following ACLs
 	}
 }
 
@@ -90,11 +92,12 @@ func over(session zkcoord.Session) bool {
 func (s *sessions) end() {
 	s.mu.Lock()
 	s.mu.ended = true
-	changes := s.mu.changes
+	changes, closeSecurity := s.mu.changes, s.mu.closeSecurity
 	s.mu.changes = nil
 	s.mu.Unlock()
 	if changes != nil {
 		changes.Close()
+		closeSecurity()
 	}
 }
 

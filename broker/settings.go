@@ -41,15 +41,19 @@ func (s *sessions) watchSettings(session zkcoord.Session) {
 		s.log.Error().Err(err).Msg("changes of settings cannot be followed in this session")
 		return
 	}
-	if err := b.loadCredentials(session); err != nil { // a notification may have come and gone between two sessions
-		s.log.Error().Err(err).Msg("credentials could not be read again")
+	closeSecurity, err := b.followSecurity(session)
+	if err != nil {
+		s.log.Error().Err(err).Msg("ACLs or credentials cannot be followed in this session")
 	}
 	s.mu.Lock()
+	closeOld := s.mu.closeSecurity
+	s.mu.closeSecurity = closeSecurity
 	old := s.mu.changes
 	s.mu.changes = changes
 	s.mu.Unlock()
 	if old != nil {
 		old.Close()
+		closeOld()
 	}
 }
 

@@ -17,8 +17,8 @@ var (
 	OttlaZookeeperTickTimeMs = timeKey("ottla.zookeeper.tick.time.ms", Int, "2000", time.Millisecond, atLeast[int64](1), ReadOnly, "The ensemble's tickTime; the session lease is computed from it.")
 
 	// The authorizer's own keys. Kafka's table lacks them, so DescribeConfigs tells them as unknown, when they are set.
-	AllowEveryoneIfNoACLFound = later(foreign(boolKey("allow.everyone.if.no.acl.found", "false", ReadOnly, "Allow everything on resources without ACLs.")))
-	SuperUsers                = later(foreign(textKey("super.users", "", anything[string](), ReadOnly, "Principals that may do everything, as User:name with semicolons between.")))
+	AllowEveryoneIfNoACLFound = foreign(boolKey("allow.everyone.if.no.acl.found", "false", ReadOnly, "Allow everything on resources without ACLs."))
+	SuperUsers                = foreign(textKey("super.users", "", anything[string](), ReadOnly, "Principals that may do everything, as User:name with semicolons between."))
 
 	// Throttles, set with kafka-configs or kafka-reassign-partitions.
 	LeaderReplicationThrottledRate         = dynamicOnly(longKey("leader.replication.throttled.rate", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that leaders send to throttled replicas."))

@@ -6,7 +6,7 @@ import (
 
 // Who may come in and what they may do.
 var (
-	AuthorizerClassName                          = later(textKey("authorizer.class.name", "", anything[string](), ReadOnly, "Turns authorisation by ACLs on: kafka.security.authorizer.AclAuthorizer."))
+	AuthorizerClassName                          = textKey("authorizer.class.name", "", anything[string](), ReadOnly, "Turns authorisation by ACLs on: kafka.security.authorizer.AclAuthorizer.")
 	ConnectionFailedAuthenticationDelayMs        = timeKey("connection.failed.authentication.delay.ms", Int, "100", time.Millisecond, atLeast[int64](0), ReadOnly, "Pause before a failed login is answered.")
 	ConnectionsMaxReauthMs                       = timeKey("connections.max.reauth.ms", Long, "0", time.Millisecond, anything[int64](), ReadOnly, "Ask clients to log in again after so long; 0 never.")
 	_                                            = inert(timeKey("delegation.token.expiry.check.interval.ms", Long, "3600000", time.Millisecond, atLeast[int64](1), ReadOnly, delegationTokens))

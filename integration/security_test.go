@@ -122,6 +122,7 @@ func startSecured(t *testing.T, properties map[string]string) *secured {
 		"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":       scramJAAS,
 		"inter.broker.listener.name":                                  "PLAINTEXT",
 	}
+	maps.Copy(all, testKeyStore(t, s.keys, "broker"))
 	maps.Copy(all, properties)
 	s.Cluster = harness.Start(t, harness.Options{Prepare: func(b *harness.Broker) {
 		listeners := []string{"PLAINTEXT://" + b.Address}
@@ -134,6 +135,35 @@ func startSecured(t *testing.T, properties map[string]string) *secured {
 		addProperties(t, b, all)
 	}})
 	return s
+}
+
+// testKeyStore are the settings of a broker with a certificate.
+func testKeyStore(t testing.TB, keys *tlsKeys, name string) map[string]string {
+	own := keys.ca.Issue(t, pkix.Name{CommonName: name})
+	return map[string]string{
+		"ssl.keystore.location":   testcert.Write(t, keys.dir, name+".p12", own.PKCS12(t, "store-secret")),
+		"ssl.keystore.type":       "PKCS12",
+		"ssl.keystore.password":   "store-secret",
+		"ssl.truststore.location": testcert.Write(t, keys.dir, "trust.jks", keys.ca.JKS(t, "trust-secret")),
+		"ssl.truststore.type":     "JKS",
+		"ssl.truststore.password": "trust-secret",
+	}
+}
+
+func propertiesOf(t testing.TB, b *harness.Broker) string {
+	text, err := os.ReadFile(filepath.Join(b.Dir, "server.properties"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// runTool runs one of Kafka's tools where there is no cluster yet.
+func runTool(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := harness.NeedKafka(t).Tool(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
 }
 
 var protocols = []string{"SASL_PLAINTEXT", "SSL", "SASL_SSL"}

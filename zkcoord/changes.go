@@ -102,10 +102,10 @@ func decodeConfigChange(data []byte) (entityPath string, err error) {
 	}
 }
 
-// configChangeLife is how long config change notifications are kept, so that every broker sees them.
+// configChangeLife is how long notifications of changes are kept, so that every broker sees them.
 const configChangeLife = 15 * time.Minute
 
-// ConfigChanges follows /config/changes for one session.
+// ConfigChanges follows a container of notifications, such as /config/changes, for one session.
 type ConfigChanges struct {
 	cancelWatch func()
 	cancel      context.CancelFunc
@@ -117,9 +117,20 @@ type ConfigChanges struct {
 // example "topics/orders" or "users/u/clients/c". Notifications that exist already come first, since they may have been missed;
 // fn may use the session, and re-reads what the path names. It ends with the session, or by Close.
 func WatchConfigChanges(s Session, logger zerolog.Logger, fn func(entityPath string)) (*ConfigChanges, error) {
+	return follow(s, logger, ConfigChangesPath, func(data []byte) error {
+		path, err := decodeConfigChange(data)
+		if err == nil {
+			fn(path)
+		}
+		return err
+	})
+}
+
+// follow calls handle with the payload of every notification below a container. What handle refuses is logged.
+func follow(s Session, logger zerolog.Logger, container string, handle func(data []byte) error) (*ConfigChanges, error) {
 	wake := make(chan struct{}, 1)
 	wake <- struct{}{}
-	cancelWatch, err := s.WatchChildren(ConfigChangesPath, func() {
+	cancelWatch, err := s.WatchChildren(container, func() {
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -141,10 +152,10 @@ func WatchConfigChanges(s Session, logger zerolog.Logger, fn func(entityPath str
 				return
 			case <-wake:
 			}
-			handled, err := handleConfigChanges(ctx, s, logger, last, fn)
+			handled, err := handleChanges(ctx, s, logger, container, last, handle)
 			last = max(last, handled)
 			if err != nil && ctx.Err() == nil && !errors.Is(err, ErrSessionLost) {
-				logger.Error().Err(err).Str("znode", ConfigChangesPath).Msg("config changes could not be read")
+				logger.Error().Err(err).Str("znode", container).Msg("changes could not be read")
 			}
 		}
 	}()
@@ -160,9 +171,9 @@ func (c *ConfigChanges) Close() {
 	<-c.done
 }
 
-// handleConfigChanges handles what is newer than last and removes what is too old. It returns the newest one handled.
-func handleConfigChanges(ctx context.Context, s Session, logger zerolog.Logger, last int64, fn func(string)) (int64, error) {
-	changes, err := readNotifications(s, ConfigChangesPath)
+// handleChanges handles what is newer than last and removes what is too old. It returns the newest one handled.
+func handleChanges(ctx context.Context, s Session, logger zerolog.Logger, container string, last int64, handle func([]byte) error) (int64, error) {
+	changes, err := readNotifications(s, container)
 	if err != nil {
 		return last, err
 	}
@@ -172,11 +183,8 @@ func handleConfigChanges(ctx context.Context, s Session, logger zerolog.Logger, 
 		}
 		if int64(change.sequence) > last {
 			last = int64(change.sequence)
-			path, err := decodeConfigChange(change.data)
-			if err != nil {
-				logger.Error().Err(err).Str("znode", change.path).Msg("config change is unreadable and ignored")
-			} else {
-				fn(path)
+			if err := handle(change.data); err != nil {
+				logger.Error().Err(err).Str("znode", change.path).Msg("change is unreadable and ignored")
 			}
 		}
 	}

@@ -129,6 +129,7 @@ func (k *Kafka) Broker(properties string) *exec.Cmd {
 var tools = map[string]string{
 	"kafka-topics":               "org.apache.kafka.tools.TopicCommand",
 	"kafka-configs":              "kafka.admin.ConfigCommand",
+	"kafka-acls":                 "kafka.admin.AclCommand",
 	"kafka-consumer-groups":      "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
 	"kafka-console-producer":     "kafka.tools.ConsoleProducer",
 	"kafka-console-consumer":     "org.apache.kafka.tools.consumer.ConsoleConsumer",
