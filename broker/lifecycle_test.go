@@ -79,10 +79,11 @@ func TestBrokerWithoutSessionLeadsNothing(t *testing.T) {
 func TestBrokerOutlivesASessionThatIsLostWhileItStarts(t *testing.T) {
 	tree := zktest.NewTree()
 	h := newHouse(t, tree, settings(t, nil))
+	var first int64 // id of the session that is lost
 	lost := make(chan struct{})
 	h.connect = func(_ context.Context, o zkcoord.Options) (zooKeeper, error) {
 		zk := zktest.NewClient(tree, o.Listener)
-		h.zk = zk
+		h.zk, first = zk, zk.Session().ID()
 		zk.Fake().SetFault(func(call zktest.Call) zktest.Fault {
 			select {
 			case <-lost:
@@ -111,7 +112,9 @@ func TestBrokerOutlivesASessionThatIsLostWhileItStarts(t *testing.T) {
 		t.Fatal("the broker does not come up")
 	}
 	<-lost
-	require.True(t, h.registered.isOpen())
+	h.eventually("it is registered in the next session", func() bool {
+		return h.zk.Session().ID() != first && h.registered.isOpen()
+	})
 }
 
 func TestBrokerStopsWhileItsSessionIsLost(t *testing.T) {
