@@ -47,8 +47,6 @@ type osFile struct{ *os.File }
 // Sync of the content is enough everywhere here: nothing relies on times of files surviving.
 func (f osFile) Sync() error { return datasync(f.File) }
 
-func (f osFile) osFile() *os.File { return f.File }
-
 func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {

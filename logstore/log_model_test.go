@@ -68,11 +68,10 @@ type batch struct {
 
 // model is the log as a slice of batches.
 type model struct {
-	batches            []batch
-	start, end, hw     int64
-	epoch              cluster.LeaderEpoch
-	epochs             []logstore.EpochEntry
-	segmentsMayBeEmpty bool
+	batches        []batch
+	start, end, hw int64
+	epoch          cluster.LeaderEpoch
+	epochs         []logstore.EpochEntry
 }
 
 func build(t tb, base int64, epoch cluster.LeaderEpoch, records []record) []byte {

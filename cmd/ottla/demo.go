@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,14 +68,11 @@ func sourceTree(given string) (string, error) {
 	if given != "" {
 		return given, nil
 	}
-	root := runtime.GOROOT() //nolint:staticcheck // empty in trimmed binaries, then the tool is asked
-	if root == "" {
-		text, err := exec.Command("go", "env", "GOROOT").Output()
-		if err != nil {
-			return "", errors.New("no Go installation was found: name another folder with --tree")
-		}
-		root = strings.TrimSpace(string(text))
+	text, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", errors.New("no Go installation was found: name another folder with --tree")
 	}
+	root := strings.TrimSpace(string(text))
 	return filepath.Join(root, "src"), nil
 }
 

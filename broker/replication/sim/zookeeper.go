@@ -50,15 +50,14 @@ type registration struct {
 
 // zookeeper is the little of ZooKeeper that matters here: sessions with ephemeral nodes, versions, conditional writes.
 type zookeeper struct {
-	w         *world
-	zxid      int64
-	sessions  []*zkSession
-	brokers   map[cluster.BrokerID]registration
-	states    []*stateNode
-	epoch     int // /controller_epoch: its value is also its version
-	active    *zkSession
-	activeID  cluster.BrokerID
-	activeGen int
+	w        *world
+	zxid     int64
+	sessions []*zkSession
+	brokers  map[cluster.BrokerID]registration
+	states   []*stateNode
+	epoch    int // /controller_epoch: its value is also its version
+	active   *zkSession
+	activeID cluster.BrokerID
 }
 
 func newZookeeper(w *world) *zookeeper {
