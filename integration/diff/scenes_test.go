@@ -895,7 +895,7 @@ func (s *script) sceneAlterConfigs() {
 // settled waits until a broker has heard of a topic's setting.
 func (s *script) settled(topic, key, want string) {
 	s.t.Helper()
-	harness.Eventually(s.t, 10*time.Second, topic+"'s "+key+" is "+want, func() error {
+	harness.Eventually(s.t, 30*time.Second, topic+"'s "+key+" is "+want, func() error {
 		resp, err := s.ask(1, s.describes(topicResource, topic, key))
 		if err != nil {
 			return err
