@@ -102,7 +102,9 @@ type progress struct {
 	last     time.Time
 }
 
-func newProgress(out io.Writer) *progress { return &progress{out: out, terminal: isTerminal(out)} }
+func newProgress(out io.Writer) *progress {
+	return &progress{out: out, terminal: isTerminal(out), last: time.Now()}
+}
 
 func (p *progress) show(format string, args ...any) {
 	every := 2 * time.Second

@@ -93,6 +93,9 @@ func up(c *cli.Context) error {
 		return err
 	}
 	fmt.Fprintf(out, "serving at %s, controller is broker %d (%.1f s)\n\n", cluster.Bootstrap(), m.ControllerID, time.Since(began).Seconds())
+	if names := topicNames(m); len(names) > 0 {
+		fmt.Fprintf(out, "Found again: %s\n\n", strings.Join(names, ", "))
+	}
 	hints(out, cluster, c.String("dir"))
 	if c.Bool("follow") {
 		return follow(c, cluster)
@@ -130,8 +133,7 @@ func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (*kmsg.Met
 	for {
 		ready, last := 0, &kmsg.MetadataResponse{}
 		for _, broker := range cl.SeedBrokers() {
-			req := kmsg.NewPtrMetadataRequest()
-			req.Topics = []kmsg.MetadataRequestTopic{}
+			req := kmsg.NewPtrMetadataRequest() // of all topics
 			m, err := req.RequestWith(ctx, broker) // asked of each by itself: the client library's own metadata is cached
 			if err == nil && len(m.Brokers) >= cluster.Spec.Brokers && m.ControllerID >= 0 {
 				ready, last = ready+1, m
@@ -151,6 +153,22 @@ func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (*kmsg.Met
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// topicNames are the topics that were there before, at most so many that a line can hold.
+func topicNames(m *kmsg.MetadataResponse) []string {
+	const most = 10
+	var names []string
+	for _, t := range m.Topics {
+		if t.Topic != nil && !t.IsInternal {
+			names = append(names, *t.Topic)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > most {
+		return append(names[:most], fmt.Sprintf("and %d more topics", len(names)-most))
+	}
+	return names
 }
 
 // startGrace is how long a broker's parent may take to note the broker's pid.
