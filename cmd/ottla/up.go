@@ -133,7 +133,7 @@ func awaitCluster(ctx context.Context, cluster *localcluster.Cluster) (*kmsg.Met
 	for {
 		ready, last := 0, &kmsg.MetadataResponse{}
 		for _, broker := range cl.SeedBrokers() {
-			req := kmsg.NewPtrMetadataRequest() // of all topics
+			req := kmsg.NewPtrMetadataRequest()    // of all topics
 			m, err := req.RequestWith(ctx, broker) // asked of each by itself: the client library's own metadata is cached
 			if err == nil && len(m.Brokers) >= cluster.Spec.Brokers && m.ControllerID >= 0 {
 				ready, last = ready+1, m
