@@ -203,6 +203,9 @@ func (b *Broker) alterBroker(name string, changes []change, replace, validateOnl
 			if err := config.CheckDynamic(c.name, text, forAll); err != nil {
 				return withMessage(kerr.InvalidRequest, err.Error())
 			}
+			if config.IsSensitive(c.name) { // in the clear they must not come into ZooKeeper, where anybody may read them
+				return withMessage(kerr.InvalidRequest, "Passwords cannot be changed at run time: they would have to be encrypted in ZooKeeper, which is not available yet: "+c.name)
+			}
 		}
 	}
 	if validateOnly {

@@ -22,6 +22,9 @@ func (b *Broker) reloadBrokerSettings(s zkcoord.Session) error {
 	if err != nil {
 		return err
 	}
+	for _, settings := range read {
+		b.withoutPasswords(settings)
+	}
 	next, warnings, err := b.config.Load().WithDynamic(read[zkcoord.DefaultEntity], read[name])
 	if err != nil {
 		return err
@@ -31,6 +34,16 @@ func (b *Broker) reloadBrokerSettings(s zkcoord.Session) error {
 	}
 	b.config.Store(next)
 	return nil
+}
+
+// withoutPasswords leaves out what Kafka encrypts in ZooKeeper: it cannot be decrypted here yet.
+func (b *Broker) withoutPasswords(settings map[string]string) {
+	for name := range settings {
+		if config.IsSensitive(name) {
+			delete(settings, name)
+			b.log.Warn().Str("key", name).Msg("is left out: passwords that are encrypted in zookeeper cannot be read yet; set it in the file")
+		}
+	}
 }
 
 // watchSettings follows the notifications of a session; those that exist already are replayed.

@@ -63,6 +63,12 @@ func infoOf(name string) *Info {
 	return byName[mechanism]
 }
 
+// IsSensitive reports whether a setting is a secret, by its name with or without a listener and a mechanism before it.
+func IsSensitive(name string) bool {
+	i := infoOf(name)
+	return i != nil && i.Sensitive()
+}
+
 // nearest is the known name that a misspelt one most likely means, or "".
 func nearest(name string) string {
 	best, bestDistance := "", 1+len(name)/5
