@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/integration/harness"
+	"ottla/internal/freeport"
+	"ottla/internal/testcert"
 )
 
 // Frames that no modern client sends, or not in this order.
@@ -178,4 +181,50 @@ func TestCertificateIsRenewedWhileTheBrokerRuns(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestJAASFileOfTheEnvironment is how kafka-go's own integration set-up configures its broker: a JAAS file named through KAFKA_OPTS, a
+// SCRAM user made straight in ZooKeeper, the authorizer by its old name, open where there are no ACLs.
+func TestJAASFileOfTheEnvironment(t *testing.T) {
+	file := testcert.Write(t, t.TempDir(), "kafka_server_jaas.conf", []byte(`KafkaServer {
+  org.apache.kafka.common.security.scram.ScramLoginModule required
+    username="adminscram"
+    password="admin-secret";
+  org.apache.kafka.common.security.plain.PlainLoginModule required
+    username="adminplain"
+    password="admin-secret"
+    user_adminplain="admin-secret";
+};
+`))
+	t.Setenv("KAFKA_OPTS", "-Xmx256m -Djava.security.auth.login.config="+file)
+	address := fmt.Sprintf("127.0.0.1:%d", freeport.Find(t, 1)[0])
+	c := harness.Start(t, harness.Options{Brokers: []harness.Kind{harness.Ottla}, Prepare: func(b *harness.Broker) {
+		addProperties(t, b, map[string]string{
+			"listeners":                      "PLAINTEXT://" + b.Address + ",SASL_PLAINTEXT://" + address,
+			"sasl.enabled.mechanisms":        "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+			"authorizer.class.name":          "kafka.security.auth.SimpleAclAuthorizer",
+			"allow.everyone.if.no.acl.found": "true",
+			"message.max.bytes":              "200000000",
+			"delete.topic.enable":            "true",
+			"advertised.host.name":           "localhost",
+			"advertised.port":                "9092",
+		})
+	}})
+	runTool(t, "kafka-configs", "--zookeeper", c.Connect, "--alter", "--entity-type", "users", "--entity-name", "adminscram",
+		"--add-config", "SCRAM-SHA-256=[password=admin-secret-256],SCRAM-SHA-512=[password=admin-secret-512]")
+	createTopic(t, c, "topic", 1, 1, nil)
+	for _, d := range []door{
+		{mechanism: "PLAIN", name: "adminplain", password: "admin-secret"},
+		{mechanism: "SCRAM-SHA-256", name: "adminscram", password: "admin-secret-256"},
+		{mechanism: "SCRAM-SHA-512", name: "adminscram", password: "admin-secret-512"},
+	} {
+		d.protocol, d.address = "SASL_PLAINTEXT", address
+		if err := kafkaGoWrite(t, d, "topic", d.mechanism); err != nil {
+			t.Errorf("%s: %v", d.mechanism, err)
+		}
+		d.password, d.wrong = "admin-secret-999", true
+		if err := kafkaGoWrite(t, d, "topic", d.mechanism); err == nil {
+			t.Errorf("%s: written with a wrong password", d.mechanism)
+		}
+	}
 }
