@@ -1112,5 +1112,5 @@ func (s *script) sceneDeleteTopics() {
 	s.say("then metadata", 9, metadataOf("one", "three"))
 	s.say("then fetch", 11, s.fetches(11, fetchOf{topic: "one"}))
 	s.say("then produce", 9, produces("one", 0, batchOf{records: values("a")}.bytes()))
-	s.say("then list", 5, lists("one", 0, -1))
+	// ListOffsets is not asked: both answer it for as long as the replica is still there, which ends a moment after the metadata does.
 }
