@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -86,12 +87,29 @@ func (v *view) locate(i int, f File, offset int64) (p batchPlace, ok bool, err e
 	}
 }
 
+// viewTries is how often a reader looks again after it met a segment that was removed or cut: each time somebody changed the
+// segments in between, or is about to show the view without it.
+const viewTries = 100
+
+// awaitView lets whoever changes the segments come to its end: at once at first, then for some 50 ms in all.
+func awaitView(try int) {
+	if try > viewTries/10 {
+		time.Sleep(time.Duration(try) * 10 * time.Microsecond)
+	}
+}
+
+// cutMeanwhile reports an error that a look at segments ends with while they are removed or cut: a file is shorter before the view
+// says so. From a file that is short for another reason it is returned in the end.
+func cutMeanwhile(err error) bool {
+	return errors.Is(err, errSegmentGone) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
 // withView runs fn on the current view, again when a segment of it was removed or cut meanwhile.
 func (l *Log) withView(fn func(v *view) error) error {
-	const tries = 100 // each one means that somebody changed the segments in between
 	var err error
-	for range tries {
-		if err = fn(l.view.Load()); !errors.Is(err, errSegmentGone) {
+	for try := range viewTries {
+		awaitView(try)
+		if err = fn(l.view.Load()); !cutMeanwhile(err) {
 			return err
 		}
 	}
@@ -104,18 +122,20 @@ func (l *Log) withView(fn func(v *view) error) error {
 //
 // kerr.OffsetOutOfRange: offset is below the log start or above the log end. It takes no lock and parses nothing but headers.
 func (l *Log) Read(offset int64, maxBytes int, end int64, minOneBatch bool) (Slice, error) {
-	const tries = 100
-	for range tries {
+	var last error
+	for try := range viewTries {
+		awaitView(try)
 		s, err := l.view.Load().read(offset, maxBytes, end, minOneBatch)
 		if err == nil {
 			return s, nil
 		}
-		if !errors.Is(err, errSegmentGone) {
+		last = err
+		if !cutMeanwhile(err) {
 			l.judgeRead(err)
 			return s, err
 		}
 	}
-	return Slice{}, storageError("read", l.Dir(), errSegmentGone)
+	return Slice{}, storageError("read", l.Dir(), last)
 }
 
 // judgeRead takes the directory offline when its disk fails. Damaged content is reported by its error alone.
