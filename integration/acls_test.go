@@ -378,8 +378,7 @@ func TestBrokersTalkThroughADoorOfTheirOwn(t *testing.T) {
 	keys := newTLSKeys(t)
 	broker := testKeyStore(t, keys, "broker")
 	made := false
-	var c *harness.Cluster
-	c = harness.Start(t, harness.Options{Brokers: kinds, Prepare: func(b *harness.Broker) {
+	c := harness.Start(t, harness.Options{Brokers: kinds, Prepare: func(b *harness.Broker) {
 		own := maps.Clone(broker)
 		inside := fmt.Sprintf("127.0.0.1:%d", freeport.Find(t, 1)[0])
 		maps.Copy(own, authorized)
