@@ -19,10 +19,16 @@ import (
 // The mixed clusters: brokers of both kinds work together, whoever leads, follows and decides.
 
 func TestTwoOfOursAndOneKafka(t *testing.T) {
+	if !harness.Long() {
+		t.Skip("minutes of JVMs: make test-long")
+	}
 	mixedCluster(t, harness.Ottla, harness.Ottla, harness.Kafka)
 }
 
 func TestOneOfOursAndTwoKafkas(t *testing.T) {
+	if !harness.Long() {
+		t.Skip("minutes of JVMs: make test-long")
+	}
 	mixedCluster(t, harness.Kafka, harness.Kafka, harness.Ottla)
 }
 
