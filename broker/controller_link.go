@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"ottla/broker/partition"
 	"ottla/broker/wire"
 	"ottla/internal/cluster"
 )
@@ -65,7 +66,7 @@ func (l *controllerLink) changed() <-chan struct{} {
 func (l *controllerLink) RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
 	for {
 		changed := l.changed()
-		resp, err := l.attempt(ctx, req)
+		resp, _, err := l.attempt(ctx, req)
 		if err == nil && !notController(resp) {
 			return resp, nil
 		}
@@ -82,26 +83,31 @@ func (l *controllerLink) RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.
 	}
 }
 
-// attempt asks once. An error leaves open whether the controller carried the request out.
-func (l *controllerLink) attempt(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+// attempt asks once. An error leaves open whether the controller that was asked carried the request out.
+func (l *controllerLink) attempt(ctx context.Context, req kmsg.Request) (kmsg.Response, partition.Asked, error) {
 	select {
 	case <-l.turn:
 		defer func() { l.turn <- struct{}{} }()
 		return l.try(ctx, req)
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nobody, ctx.Err()
 	}
 }
 
+// nobody was asked: nothing was sent.
+var nobody = partition.Asked{Broker: cluster.NoBroker}
+
 // try needs the turn.
-func (l *controllerLink) try(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+func (l *controllerLink) try(ctx context.Context, req kmsg.Request) (kmsg.Response, partition.Asked, error) {
 	m := l.metadata.load()
+	asked := partition.Asked{Broker: m.controller, Epoch: m.controllerEpoch}
 	controller, ok := m.brokers[m.controller]
 	switch {
 	case m.controller == l.self:
-		return l.tryLocal(ctx, req)
+		resp, err := l.tryLocal(ctx, req)
+		return resp, asked, err
 	case !ok:
-		return nil, errNoController
+		return nil, nobody, errNoController
 	}
 	if l.conn.Client != nil && !sameEndpoint(l.conn.to, controller, l.listener()) {
 		l.drop()
@@ -109,7 +115,7 @@ func (l *controllerLink) try(ctx context.Context, req kmsg.Request) (kmsg.Respon
 	if l.conn.Client == nil {
 		c, err := l.dial(ctx, controller)
 		if err != nil {
-			return nil, err
+			return nil, nobody, err
 		}
 		l.conn.Client, l.conn.to = c, controller
 	}
@@ -120,7 +126,7 @@ func (l *controllerLink) try(ctx context.Context, req kmsg.Request) (kmsg.Respon
 	if err != nil || notController(resp) {
 		l.drop()
 	}
-	return resp, err
+	return resp, asked, err
 }
 
 // giveUpLoop ends a request to a controller that is none any more: one that hangs would not say so for its whole timeout. It ends
@@ -188,6 +194,6 @@ func notController(resp kmsg.Response) bool {
 // alterChannel is the link for ISR changes: they judge each attempt by themselves.
 type alterChannel struct{ link *controllerLink }
 
-func (c alterChannel) RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+func (c alterChannel) RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, partition.Asked, error) {
 	return c.link.attempt(ctx, req)
 }

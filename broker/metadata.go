@@ -14,12 +14,13 @@ import (
 // metadata is what this broker knows of the cluster: an immutable snapshot, replaced whole by each UpdateMetadata.
 // Handlers load a pointer and read without a lock.
 type metadata struct {
-	controller cluster.BrokerID
-	brokers    map[cluster.BrokerID]cluster.Broker // registered, as the controller last said
-	brokerIDs  []cluster.BrokerID                  // the same, ascending
-	topics     map[string]*topicMetadata
-	names      map[cluster.TopicID]string
-	partitions int // over all topics
+	controller      cluster.BrokerID
+	controllerEpoch cluster.ControllerEpoch
+	brokers         map[cluster.BrokerID]cluster.Broker // registered, as the controller last said
+	brokerIDs       []cluster.BrokerID                  // the same, ascending
+	topics          map[string]*topicMetadata
+	names           map[cluster.TopicID]string
+	partitions      int // over all topics
 }
 
 // topicMetadata is one topic of a snapshot; shared between snapshots until the topic changes.
@@ -124,11 +125,12 @@ func (c *metadataCache) cancel(w *metadataWaiter) {
 
 func merge(old *metadata, req *kmsg.UpdateMetadataRequest) (*metadata, []cluster.TopicPartition) {
 	next := &metadata{
-		controller: cluster.NoBroker,
-		brokers:    brokersOf(req),
-		topics:     old.topics,
-		names:      old.names,
-		partitions: old.partitions,
+		controller:      cluster.NoBroker,
+		controllerEpoch: cluster.ControllerEpoch(req.ControllerEpoch),
+		brokers:         brokersOf(req),
+		topics:          old.topics,
+		names:           old.names,
+		partitions:      old.partitions,
 	}
 	if req.ControllerID >= 0 {
 		next.controller = cluster.BrokerID(req.ControllerID)

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,10 +15,22 @@ import (
 )
 
 // ControllerChannel carries one request to the controller. RoundTrip makes a single attempt: whether an attempt whose answer
-// was lost may still be carried out matters here, so the Alterer repeats by itself.
+// was lost may still be carried out matters here, so the Alterer repeats by itself. It says who was asked: NoBroker when
+// nothing was sent.
 type ControllerChannel interface {
-	RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, error)
+	RoundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response, Asked, error)
 }
+
+// Asked is the controller that a request went to, as the sender knew it.
+type Asked struct {
+	Broker cluster.BrokerID
+	Epoch  cluster.ControllerEpoch
+}
+
+// replaced reports whether a request that was lost on its way to a cannot be carried out any more once now has answered: each
+// write of the earlier controller fails its check of the controller epoch, and what it wrote before, the later one has read.
+// The same broker in a later epoch may still have the request in its queue.
+func (a Asked) replaced(now Asked) bool { return a.Broker != now.Broker && a.Epoch < now.Epoch }
 
 const (
 	alterRetry   = 50 * time.Millisecond // after a failure that concerns the whole request, or an undecided one
@@ -41,8 +54,13 @@ type Alterer struct {
 
 type alteration struct {
 	AlterProposal
-	done    func(AlterResult)
-	retried bool // an attempt with an unknown outcome was made
+	done func(AlterResult)
+	lost []Asked // who was sent attempts of unknown outcome
+}
+
+// doubtful reports whether an attempt may still be carried out, now that this controller has answered.
+func (c *alteration) doubtful(answered Asked) bool {
+	return slices.ContainsFunc(c.lost, func(a Asked) bool { return !a.replaced(answered) })
 }
 
 var _ AlterPartitionSender = (*Alterer)(nil)
@@ -136,18 +154,20 @@ func (a *Alterer) sendQueued(ctx context.Context) (again bool) {
 	}
 	req := a.request(changes)
 	attempt, cancel := context.WithTimeout(ctx, alterTimeout)
-	resp, err := a.channel.RoundTrip(attempt, req)
+	resp, asked, err := a.channel.RoundTrip(attempt, req)
 	cancel()
 	answer, ok := resp.(*kmsg.AlterPartitionResponse)
 	if err == nil && ok && answer.ErrorCode == 0 {
-		return a.answer(changes, answer)
+		return a.answer(changes, answer, asked)
 	}
 	if err == nil && ok {
 		err = kerr.ErrorForCode(answer.ErrorCode)
 	}
 	a.log.Debug().Err(err).Int("changes", len(changes)).Msg("AlterPartition failed, will be sent again")
 	for _, c := range changes {
-		c.retried = c.retried || !ok
+		if !ok && asked.Broker != cluster.NoBroker && !slices.Contains(c.lost, asked) {
+			c.lost = append(c.lost, asked)
+		}
 		a.requeue(c)
 	}
 	return true
@@ -208,7 +228,7 @@ func keyFor(version int16, topic string, id cluster.TopicID, partition int32) an
 }
 
 // answer hands out the verdicts. A partition that was not answered, or not decided, is sent again.
-func (a *Alterer) answer(changes []*alteration, resp *kmsg.AlterPartitionResponse) (again bool) {
+func (a *Alterer) answer(changes []*alteration, resp *kmsg.AlterPartitionResponse, asked Asked) (again bool) {
 	byKey := map[answerKey]*kmsg.AlterPartitionResponseTopicPartition{}
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
@@ -226,7 +246,7 @@ func (a *Alterer) answer(changes []*alteration, resp *kmsg.AlterPartitionRespons
 		c.done(AlterResult{
 			Err: kerr.ErrorForCode(p.ErrorCode), Leader: cluster.BrokerID(p.LeaderID),
 			LeaderEpoch: cluster.LeaderEpoch(p.LeaderEpoch), ISR: brokers(p.ISR),
-			PartitionEpoch: cluster.PartitionEpoch(p.PartitionEpoch), Retried: c.retried,
+			PartitionEpoch: cluster.PartitionEpoch(p.PartitionEpoch), Controller: asked.Epoch, Retried: c.doubtful(asked),
 		})
 	}
 	return again

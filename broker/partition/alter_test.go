@@ -21,19 +21,20 @@ import (
 type fakeController struct {
 	mu     sync.Mutex
 	seen   []*kmsg.AlterPartitionRequest
+	asked  Asked
 	answer func(*kmsg.AlterPartitionRequest) (*kmsg.AlterPartitionResponse, error)
 }
 
-func (c *fakeController) RoundTrip(_ context.Context, req kmsg.Request) (kmsg.Response, error) {
+func (c *fakeController) RoundTrip(_ context.Context, req kmsg.Request) (kmsg.Response, Asked, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := req.(*kmsg.AlterPartitionRequest)
 	c.seen = append(c.seen, r)
 	resp, err := c.answer(r)
 	if err != nil {
-		return nil, err
+		return nil, c.asked, err
 	}
-	return resp, nil
+	return resp, c.asked, nil
 }
 
 // agree answers every partition with code and the proposed ISR.
@@ -135,6 +136,40 @@ func TestAltererRepeatsUntilThereIsAVerdict(t *testing.T) {
 		})
 		require.Equal(t, int16(1), c.seen[0].Version, "a topic without id")
 	})
+}
+
+// TestAltererDoubtsOnlyWhatTheAnsweringControllerMayStillCarryOut: a request that was lost to a controller which has been replaced
+// cannot be carried out any more, and one that was never sent neither.
+func TestAltererDoubtsOnlyWhatTheAnsweringControllerMayStillCarryOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		lost, answers Asked
+		doubtful      bool
+	}{
+		"the same controller":            {Asked{2, 5}, Asked{2, 5}, true},
+		"its successor":                  {Asked{2, 5}, Asked{1, 6}, false},
+		"the same broker, elected again": {Asked{2, 5}, Asked{2, 7}, true},
+		"never sent":                     {Asked{cluster.NoBroker, 0}, Asked{2, 5}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := &fakeController{asked: c.lost}
+				fake.answer = func(r *kmsg.AlterPartitionRequest) (*kmsg.AlterPartitionResponse, error) {
+					if len(fake.seen) == 1 {
+						return nil, errors.New("connection lost")
+					}
+					fake.asked = c.answers
+					return agree(r, kerr.IneligibleReplica.Code), nil
+				}
+				runAlterer(t, fake, func(a *Alterer) {
+					results := make(chan AlterResult, 1)
+					a.Propose(proposalFor("a", 0, topicID), func(r AlterResult) { results <- r })
+					r := <-results
+					require.Equal(t, c.doubtful, r.Retried)
+					require.Equal(t, c.answers.Epoch, r.Controller)
+				})
+			})
+		})
+	}
 }
 
 // TestAltererUnderstandsUndecodedAnswers: a controller on this very broker hands its answer over as it built it, with topic names

@@ -154,7 +154,9 @@ type AlterResult struct {
 	LeaderEpoch    cluster.LeaderEpoch
 	ISR            []cluster.BrokerID
 	PartitionEpoch cluster.PartitionEpoch
-	// Retried: an earlier sending of the proposal had an unknown outcome, so it may still be carried out.
+	// Controller is the epoch of the controller that answered, as far as the sender knows.
+	Controller cluster.ControllerEpoch
+	// Retried: an earlier sending of the proposal had an unknown outcome, so this controller may still carry it out.
 	Retried bool
 }
 

@@ -39,11 +39,12 @@ func (p *Partition) answered(proposal replication.Proposal, r AlterResult) {
 	env := p.envLocked(now)
 	before := p.mu.state.ISR()
 	outcome, moved := p.mu.state.Answered(proposal, r.answer(), env)
+	first := p.firstRefusalLocked(outcome, r.Err)
 	a := p.afterISRLocked(outcome, moved, env)
 	isr := p.mu.state.ISR()
 	p.mu.Unlock()
 	p.deliver(a)
-	p.logOutcome(outcome, before, isr, r.Err)
+	p.logOutcome(outcome, before, isr, r.Err, first)
 	if outcome == replication.Resend {
 		p.propose(proposal)
 	}
@@ -51,7 +52,8 @@ func (p *Partition) answered(proposal replication.Proposal, r AlterResult) {
 
 func (r AlterResult) answer() replication.Answer {
 	return replication.Answer{
-		Err: r.Err, LeaderEpoch: r.LeaderEpoch, ISR: r.ISR, PartitionEpoch: r.PartitionEpoch, Retried: r.Retried,
+		Err: r.Err, LeaderEpoch: r.LeaderEpoch, ISR: r.ISR, PartitionEpoch: r.PartitionEpoch,
+		Controller: r.Controller, Retried: r.Retried,
 	}
 }
 
@@ -71,7 +73,30 @@ func (p *Partition) afterISRLocked(outcome replication.Outcome, moved replicatio
 	return a
 }
 
-func (p *Partition) logOutcome(outcome replication.Outcome, before, isr []cluster.BrokerID, err error) {
+// firstRefusalLocked reports whether a change that was not made is news: the same refusal is said once, until some change is
+// made or another leader epoch begins.
+func (p *Partition) firstRefusalLocked(outcome replication.Outcome, err error) bool {
+	now := isrRefusal{outcome: outcome, epoch: p.mu.state.LeaderEpoch(), err: err}
+	switch outcome {
+	case replication.Committed:
+		p.mu.refused = isrRefusal{}
+	case replication.RolledBack, replication.Unsettled:
+		first := p.mu.refused != now
+		p.mu.refused = now
+		return first
+	}
+	return false
+}
+
+// isrRefusal is why an ISR change was not made.
+type isrRefusal struct {
+	outcome replication.Outcome
+	epoch   cluster.LeaderEpoch
+	err     error // nil or a *kerr.Error
+}
+
+// logOutcome counts and tells what became of a proposal; a refusal that is not the first of its kind is for debugging.
+func (p *Partition) logOutcome(outcome replication.Outcome, before, isr []cluster.BrokerID, err error, first bool) {
 	p.set.changes.count(outcome, len(before), len(isr))
 	switch outcome {
 	case replication.Committed:
@@ -82,7 +107,11 @@ func (p *Partition) logOutcome(outcome replication.Outcome, before, isr []cluste
 		e.Str("topic", p.id.Topic).Int32("partition", p.id.Partition).Ints32("isr", ids(isr)).
 			Ints32("isr_before", ids(before)).Msg("in-sync replicas changed")
 	case replication.RolledBack, replication.Unsettled:
-		p.set.log.Warn().Str("topic", p.id.Topic).Int32("partition", p.id.Partition).AnErr("err", err).
+		e := p.set.log.Debug()
+		if first {
+			e = p.set.log.Warn()
+		}
+		e.Str("topic", p.id.Topic).Int32("partition", p.id.Partition).AnErr("err", err).
 			Bool("unsettled", outcome == replication.Unsettled).Msg("in-sync replicas not changed")
 	}
 }
@@ -132,9 +161,10 @@ func (p *Partition) settleByZnode() {
 	env := p.envLocked(now)
 	before := p.mu.state.ISR()
 	outcome, moved := p.mu.state.Adopt(r.Leader, r.answer(), env)
+	first := p.firstRefusalLocked(outcome, nil)
 	a := p.afterISRLocked(outcome, moved, env)
 	isr := p.mu.state.ISR()
 	p.mu.Unlock()
 	p.deliver(a)
-	p.logOutcome(outcome, before, isr, nil)
+	p.logOutcome(outcome, before, isr, nil, first)
 }

@@ -43,7 +43,8 @@ type Partition struct {
 		appends   appendWaits
 		deletes   []deleteWait
 		timer     deadlineTimer
-		active    bool // in Set.active: something to check periodically
+		active    bool       // in Set.active: something to check periodically
+		refused   isrRefusal // the last ISR change that was not made, as it was told
 	}
 }
 

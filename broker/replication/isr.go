@@ -27,8 +27,11 @@ type pending struct {
 	// stuck: the controller gave an answer that says neither yes nor no. It is settled by the next decision, or by reading
 	// the state znode (Unsettled, Adopt).
 	stuck bool
-	// doubtful: a sending whose outcome is unknown may still be waiting at the controller.
+	// doubtful: a sending whose outcome is unknown may still be waiting at the controller of epoch doubtAt or an earlier one.
 	doubtful bool
+	doubtAt  cluster.ControllerEpoch
+	settleAt Instant // a stuck change is settled then by reading the state znode
+	settles  int     // how often it was
 }
 
 // Member is a replica in a proposed ISR with the registration that the leader has seen fetch (KIP-903), NoBrokerEpoch if it
@@ -56,7 +59,9 @@ type Answer struct {
 	LeaderEpoch    cluster.LeaderEpoch
 	ISR            []cluster.BrokerID
 	PartitionEpoch cluster.PartitionEpoch
-	// Retried: an earlier sending of the same proposal had an unknown outcome and may still be carried out.
+	// Controller is the epoch of the controller that answered.
+	Controller cluster.ControllerEpoch
+	// Retried: an earlier sending of the same proposal had an unknown outcome, and this controller may still carry it out.
 	Retried bool
 }
 
@@ -73,9 +78,11 @@ const (
 )
 
 const (
-	expandBackoff = time.Second      // between a refused addition and the next try
-	settleAfter   = 2 * time.Second  // a stuck change is settled by reading the state znode after this
-	doubtfulFor   = 30 * time.Second // how long a request that was sent before a lost connection may still be carried out
+	expandBackoff    = time.Second // between a refused addition and the next try; doubled at each refusal in a row
+	expandBackoffMax = 8 * time.Second
+	settleAfter      = 2 * time.Second // a stuck change is settled by reading the state znode after this; doubled each time
+	settleAfterMax   = 16 * time.Second
+	doubtfulFor      = 30 * time.Second // how long a request that was sent before a lost connection may still be carried out
 )
 
 // propose makes the change pending and returns what to send.
@@ -91,7 +98,7 @@ func (s *State) propose(kind changeKind, isr []cluster.BrokerID, now Instant) *P
 			p.ISR[i].Epoch = f.incarnation
 		}
 	}
-	s.pending = &pending{id: p.id, kind: kind, isr: isr, sent: p, since: now}
+	s.pending = &pending{id: p.id, kind: kind, isr: isr, sent: p, since: now, settleAt: now.Add(settleAfter)}
 	return &p
 }
 
@@ -189,6 +196,9 @@ func (s *State) maybeExpand(env Env) *Proposal {
 		f := &s.followers[i]
 		if !slices.Contains(s.isr, f.id) && s.mayJoin(f, env) {
 			isr = append(slices.Clone(isr), f.id)
+			if s.oneByOne {
+				break
+			}
 		}
 	}
 	if len(isr) == len(s.isr) {
@@ -208,7 +218,12 @@ func (s *State) Answered(p Proposal, a Answer, env Env) (Outcome, Moved) {
 	if s.pending == nil || s.pending.id != p.id {
 		return Ignored, Moved{}
 	}
-	s.pending.doubtful = s.pending.doubtful || a.Retried
+	switch {
+	case a.Retried:
+		s.pending.doubtful, s.pending.doubtAt = true, a.Controller
+	case a.Controller > s.pending.doubtAt:
+		s.pending.doubtful = false // whatever an earlier controller still holds, it cannot write any more
+	}
 	if a.Err == nil {
 		return s.answeredYes(a, env)
 	}
@@ -248,6 +263,12 @@ func (s *State) commit(isr []cluster.BrokerID, epoch cluster.PartitionEpoch) {
 	s.isr = slices.Clone(isr)
 	s.partitionEpoch = epoch
 	s.pending = nil
+	s.oneByOne = s.oneByOne && len(isr) < len(s.replicas)
+	for i := range s.followers {
+		if f := &s.followers[i]; slices.Contains(isr, f.id) {
+			f.expandAfter, f.refusals = Never, 0
+		}
+	}
 }
 
 func (s *State) afterCommit(env Env) Moved {
@@ -256,19 +277,27 @@ func (s *State) afterCommit(env Env) Moved {
 	return moved
 }
 
+// rollBack gives the pending change up, because the controller refuses it. It does not say which of several new members it
+// refuses, so those are proposed one by one from then on; a single one has to wait.
 func (s *State) rollBack(now Instant) {
+	var refused []*follower
 	for i := range s.followers {
 		f := &s.followers[i]
 		if slices.Contains(s.pending.isr, f.id) && !slices.Contains(s.isr, f.id) {
-			f.expandAfter = now.Add(expandBackoff)
+			refused = append(refused, f)
 		}
 	}
+	if len(refused) == 1 {
+		refused[0].expandAfter = now.Add(min(expandBackoff<<min(refused[0].refusals, 8), expandBackoffMax))
+		refused[0].refusals++
+	}
+	s.oneByOne = s.oneByOne || len(refused) > 1
 	s.pending = nil
 }
 
 // Unsettled reports whether a change has been stuck for so long that the owner should read the state znode and call Adopt.
 func (s *State) Unsettled(now Instant) bool {
-	return s.pending != nil && s.pending.stuck && now.Since(s.pending.since) >= settleAfter
+	return s.pending != nil && s.pending.stuck && now >= s.pending.settleAt
 }
 
 // Adopt settles a stuck change by what the state znode holds: its leader, epochs, ISR and version. If leader and leader epoch
@@ -281,6 +310,8 @@ func (s *State) Adopt(leader cluster.BrokerID, a Answer, env Env) (Outcome, Move
 	if s.role != Leader || s.pending == nil || !s.pending.stuck {
 		return Ignored, Moved{}
 	}
+	s.pending.settles++
+	s.pending.settleAt = env.Now.Add(min(settleAfter<<min(s.pending.settles, 8), settleAfterMax))
 	if leader != s.self || a.LeaderEpoch != s.leaderEpoch {
 		return Unsettled, Moved{}
 	}

@@ -34,6 +34,7 @@ type follower struct {
 	lastCaughtUp     Instant // latest moment at which the follower is known to have held all that the leader had
 	session          *Session
 	expandAfter      Instant // no proposal to add it before: the controller has just refused it
+	refusals         int     // in a row
 }
 
 const unknownOffset = -1
@@ -134,6 +135,7 @@ func (s *State) RecordFetch(f Fetch, env Env) (Moved, error) {
 			known.logEnd, known.logStart = unknownOffset, unknownOffset
 			known.leaderEndAtFetch = unknownOffset
 		}
+		known.expandAfter, known.refusals = Never, 0
 		known.incarnation = f.Incarnation
 	}
 	known.settle(s.logEnd)

@@ -134,7 +134,7 @@ func (sc *script) command(line string) string {
 			return "nothing more to check\n" + sc.moved(m, nil)
 		}
 		return sc.moved(m, nil)
-	case "answer": // ok | error=: the controller's answer to the last proposal; isr= version= retried
+	case "answer": // ok | error=: the controller's answer to the last proposal; isr= version= retried controller=
 		return sc.answer(a)
 	case "adopt": // leader= epoch= isr= version=: what the state znode holds
 		o, m := sc.s.Adopt(cluster.BrokerID(a.num("leader", 0)), Answer{
@@ -224,7 +224,8 @@ func (sc *script) fetch(a args) string {
 }
 
 func (sc *script) answer(a args) string {
-	ans := Answer{LeaderEpoch: sc.s.LeaderEpoch(), PartitionEpoch: sc.s.PartitionEpoch() + 1, Retried: a.has("retried")}
+	ans := Answer{LeaderEpoch: sc.s.LeaderEpoch(), PartitionEpoch: sc.s.PartitionEpoch() + 1,
+		Controller: cluster.ControllerEpoch(a.num("controller", 0)), Retried: a.has("retried")}
 	if a.has("error") {
 		ans.Err = kerr.ErrorForCode(int16(a.num("error", 0)))
 	} else {

@@ -106,6 +106,7 @@ type State struct {
 	reignStart   cluster.LeaderEpoch
 	followers    []follower // one per other replica, in the order of the assignment
 	nextProposal uint64
+	oneByOne     bool // an addition of several was refused: propose single ones
 }
 
 // NewState returns the state of a replica that has heard of no decision yet, with the checkpointed high watermark. The
@@ -208,9 +209,11 @@ func (s *State) BecomeLeader(c Change, logEnd, countedEnd int64, env Env) Moved 
 	s.isr = slices.Clone(c.ISR)
 	if d := s.doubt; d != nil && d.sent.LeaderEpoch == c.LeaderEpoch && d.sent.PartitionEpoch == c.PartitionEpoch {
 		s.pending = d
-		s.pending.stuck, s.pending.doubtful, s.pending.since = true, true, env.Now
+		s.pending.stuck, s.pending.since, s.pending.settleAt = true, env.Now, env.Now.Add(settleAfter)
+		s.pending.doubtful, s.pending.doubtAt = true, math.MaxInt32 // who was asked is forgotten
 	}
 	s.doubt = nil
+	s.oneByOne = false
 	s.logEnd, s.countedEnd = logEnd, countedEnd
 	s.epochStart = logEnd
 	s.resetFollowers(env.Now)
