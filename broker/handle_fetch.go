@@ -285,7 +285,11 @@ func (f *fetch) resolve(it *fetchItem) (*partition.Partition, error) {
 	case f.r.Version < 4:
 		return nil, kerr.UnsupportedVersion
 	}
-	p, err := b.partitionFor(it.topic, it.target.partition)
+	find := b.partitionFor
+	if f.replica < 0 {
+		find = b.servedPartition
+	}
+	p, err := find(it.topic, it.target.partition)
 	if err != nil {
 		return nil, err
 	}

@@ -117,7 +117,7 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 // findForProduce returns the partition of an append that may be tried. That it exists nowhere is said first, that it is led
 // elsewhere last.
 func (b *Broker) findForProduce(r *wire.Request, req *kmsg.ProduceRequest, topic string, rp *kmsg.ProduceRequestTopicPartition) (*partition.Partition, error) {
-	part, err := b.partitionFor(topic, rp.Partition)
+	part, err := b.servedPartition(topic, rp.Partition)
 	if err == kerr.UnknownTopicOrPartition {
 		return nil, err
 	}

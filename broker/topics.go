@@ -51,6 +51,15 @@ type hint struct {
 	rack  string
 }
 
+// servedPartition is partitionFor as Produce and consumers' Fetch use it, as in Kafka: a topic that the metadata has lost is
+// being deleted, so it is unknown even while its log is still here.
+func (b *Broker) servedPartition(topic string, number int32) (*partition.Partition, error) {
+	if b.metadata.load().partition(topic, number) == nil {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	return b.partitionFor(topic, number)
+}
+
 // leaderHint is what the metadata says of a partition's leader, on the client's listener.
 func (b *Broker) leaderHint(topic string, number int32, listener string) (hint, bool) {
 	m := b.metadata.load()

@@ -50,10 +50,11 @@ func createTopic(t testing.TB, c *harness.Cluster, topic string, partitions, rep
 // endOffsets sums the end offsets of a topic's partitions, as consumers see them.
 func endOffsets(t testing.TB, c *harness.Cluster, topic string) (total int64, ends kadm.ListedOffsets) {
 	t.Helper()
-	ends, err := kadm.NewClient(franz(t, c)).ListEndOffsets(t.Context(), topic)
-	if err := errors.Join(err, ends.Error()); err != nil {
-		t.Fatalf("end offsets of %s: %v", topic, err)
-	}
+	admin := kadm.NewClient(franz(t, c))
+	harness.Eventually(t, 30*time.Second, "end offsets of "+topic, func() (err error) { // a leader may just be moving
+		ends, err = admin.ListEndOffsets(t.Context(), topic)
+		return errors.Join(err, ends.Error())
+	})
 	ends.Each(func(o kadm.ListedOffset) { total += o.Offset })
 	return total, ends
 }

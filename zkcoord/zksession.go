@@ -28,6 +28,7 @@ type session struct {
 	timeout     time.Duration
 	lease       lease
 	leaseProven bool
+	reprobe     chan struct{} // holds one wish for a probe
 
 	tap       atomic.Pointer[tap] // of the latest connection
 	dialError atomic.Pointer[error]
@@ -47,6 +48,7 @@ var _ Session = (*session)(nil)
 func newSession(c *Client) *session {
 	s := &session{
 		client: c, log: c.log, hosts: &hosts{}, wired: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
+		reprobe: make(chan struct{}, 1),
 	}
 	s.mu.connected = make(chan struct{})
 	s.watches.init(s)
@@ -142,6 +144,7 @@ func (s *session) setConnected(up bool) {
 	case first:
 	case up:
 		s.watches.reconnected()
+		s.probeNow()
 		s.client.events.put(event{kind: eventConnected, session: s})
 	default:
 		s.client.events.put(event{kind: eventDisconnected, session: s})
@@ -648,7 +651,15 @@ func (s *session) probe() bool {
 	return true
 }
 
-// probeLoop renews the lease four times in its length.
+// probeNow has the lease renewed at once: after an absence it may be over, and until it is renewed leaders refuse to serve.
+func (s *session) probeNow() {
+	select {
+	case s.reprobe <- struct{}{}:
+	default:
+	}
+}
+
+// probeLoop renews the lease four times in its length, and after each reconnect.
 func (s *session) probeLoop() {
 	select {
 	case <-s.ready:
@@ -660,6 +671,7 @@ func (s *session) probeLoop() {
 		case <-s.done:
 			return
 		case <-time.After(max(s.lease.length/4, minProbe)):
+		case <-s.reprobe:
 		}
 		if !s.waitConnected() {
 			return

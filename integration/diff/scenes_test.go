@@ -1110,5 +1110,7 @@ func (s *script) sceneDeleteTopics() {
 	r.TimeoutMillis, r.TopicNames = 10_000, []string{"one", "three", "missing"}
 	s.say("several", 5, r)
 	s.say("then metadata", 9, metadataOf("one", "three"))
-	// Records are not asked for: that is answered for as long as the replica is there, which ends a moment after the metadata does.
+	s.say("then fetch", 11, s.fetches(11, fetchOf{topic: "one"}))
+	s.say("then produce", 9, produces("one", 0, batchOf{records: values("a")}.bytes()))
+	// Offsets are not asked for: that is answered for as long as the replica is there, which ends a moment after the metadata does.
 }
