@@ -22,7 +22,7 @@ func TestAnswersAreThoseOfKafka(t *testing.T) {
 			"auto.create.topics.enable": "false", "delete.topic.enable": "true", "broker.rack": "r1",
 		}})
 		b := c.Broker(1)
-		s := &script{t: t, address: b.Address, dataDir: b.DataDir, client: "diff", ids: map[string]string{}}
+		s := &script{t: t, address: b.Address, dataDir: b.DataDir, client: "diff", ids: map[string]string{}, kind: kind}
 		s.play(func(topic string, partitions int) { c.WaitLed(topic, partitions, 1) })
 		sides[i] = s.lines
 		b.Terminate()

@@ -892,10 +892,17 @@ func (s *script) sceneAlterConfigs() {
 	}
 }
 
-// settled waits until a broker has heard of a topic's setting.
+// settled waits until a broker has heard of a topic's setting. Kafka was once seen not to hear of a change for half a minute, so it
+// is told again.
 func (s *script) settled(topic, key, want string) {
 	s.t.Helper()
-	harness.Eventually(s.t, 30*time.Second, topic+"'s "+key+" is "+want, func() error {
+	told := time.Now()
+	harness.Eventually(s.t, 40*time.Second, topic+"'s "+key+" is "+want, func() error {
+		if s.kind == harness.Kafka && time.Since(told) > 10*time.Second {
+			s.t.Logf("Kafka has not heard of %s's %s: told again", topic, key)
+			s.again()
+			told = time.Now()
+		}
 		resp, err := s.ask(1, s.describes(topicResource, topic, key))
 		if err != nil {
 			return err

@@ -16,16 +16,20 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla/integration/harness"
 )
 
 // script says one list of requests to a broker and writes its answers down, so that two brokers can be compared.
 type script struct {
 	t       testing.TB
+	kind    harness.Kind
 	address string
 	dataDir string
 	client  string // client id
 	conn    net.Conn
 	lines   []line
+	again   func()            // asks what was asked last once more
 	ids     map[string]string // topic ids by their JSON text
 }
 
@@ -36,6 +40,7 @@ type line struct{ what, answer string }
 func (s *script) say(what string, version int16, req kmsg.Request) kmsg.Response {
 	s.t.Helper()
 	resp, err := s.ask(version, req)
+	s.again = func() { _, _ = s.ask(version, req) }
 	what = fmt.Sprintf("%s: %s v%d", what, kmsg.NameForKey(req.Key()), version)
 	if err != nil {
 		s.lines = append(s.lines, line{what, "no answer: " + plainError(err)})
