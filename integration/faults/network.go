@@ -53,6 +53,7 @@ func newNetwork(t testing.TB, machines []string) (*network, error) {
 	if err := errors.Join(
 		run("ip", "addr", "add", n.subnet+".254/24", "dev", bridge),
 		run("ip", "link", "set", bridge, "up"),
+		letThrough("-I", bridge),
 	); err != nil {
 		return nil, err
 	}
@@ -77,8 +78,15 @@ func sweep() {
 			continue
 		}
 		_ = run("ip", "netns", "del", name)
+		_ = letThrough("-D", "ot"+id+"b")
 		_ = run("ip", "link", "del", "ot"+id+"b")
 	}
+}
+
+// letThrough adds (-I) or deletes (-D) a rule for what stays on the switch: where container software has told the kernel to filter
+// bridges too, it forbids whatever it does not know.
+func letThrough(action, bridge string) error {
+	return run("iptables", "-w", action, "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
 }
 
 func (n *network) plug(m machine, port int, bridge string) error {
@@ -97,6 +105,7 @@ func (n *network) remove() {
 	for _, m := range n.machines {
 		_ = run("ip", "netns", "del", m.namespace)
 	}
+	_ = letThrough("-D", n.prefix+"b")
 	_ = run("ip", "link", "del", n.prefix+"b")
 }
 

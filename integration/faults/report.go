@@ -122,7 +122,7 @@ func (r *rig) stopAndCompare() int {
 	return count
 }
 
-var panicLine = regexp.MustCompile(`(?m)^(panic: |fatal error: |.*invariant violated).*$`)
+var panicLine = regexp.MustCompile(`(?m)^(panic: |fatal error: |.*invariant broken).*$`)
 
 // lookForPanics reads the brokers' logs.
 func (r *rig) lookForPanics() {

@@ -367,6 +367,10 @@ func (c *controller) sendAll(to []cluster.BrokerID) {
 			s = &sender{}
 			c.senders[id] = s
 		}
+		if waiting := min(len(s.queue), 1); c.n.w.coalesces && len(s.queue) > waiting {
+			c.n.w.reached("request replaced by a newer one")
+			s.queue = s.queue[:waiting] // the first one may be on its way
+		}
 		s.queue = append(s.queue, decisionRequest{
 			controllerEpoch: c.epoch, controller: c.n.id, brokerEpoch: c.live[id], live: live, states: states,
 		})

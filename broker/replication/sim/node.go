@@ -276,7 +276,12 @@ func (n *node) zkChanged() {
 	})
 }
 
+// abandon ends the waits of a leadership, or forgets to in some runs: the rules have to recognise a wait of the past by themselves.
 func (n *node) abandon(p int) {
+	if n.w.keepsWaits {
+		n.w.reached("wait kept over the end of a leadership")
+		return
+	}
 	n.replicas[p].waits = nil
 }
 

@@ -54,24 +54,26 @@ const (
 
 // world is everything there is.
 type world struct {
-	cfg       Config
-	rng       *rand.Rand
-	now       replication.Instant
-	queue     eventHeap
-	seq       uint64
-	events    int
-	brokers   []*node
-	zk        *zookeeper
-	truth     []*truth
-	cover     map[string]int
-	err       error
-	trace     []string
-	healed    bool
-	healedAt  replication.Instant
-	links     map[[2]int]*link // directed; index -1 is ZooKeeper
-	nextID    uint64
-	forgetful bool // controllers take Kafka's view of a write whose answer was lost
-	acked     int
+	cfg        Config
+	rng        *rand.Rand
+	now        replication.Instant
+	queue      eventHeap
+	seq        uint64
+	events     int
+	brokers    []*node
+	zk         *zookeeper
+	truth      []*truth
+	cover      map[string]int
+	err        error
+	trace      []string
+	healed     bool
+	healedAt   replication.Instant
+	links      map[[2]int]*link // directed; index -1 is ZooKeeper
+	nextID     uint64
+	forgetful  bool // controllers take Kafka's view of a write whose answer was lost
+	coalesces  bool // controllers replace a request that waits by a newer one: brokers miss epochs
+	keepsWaits bool // leaders that end do not end the waits for replication
+	acked      int
 }
 
 type event struct {
@@ -137,7 +139,7 @@ func newWorld(cfg Config) *world {
 		cfg.Faults = time.Duration(20+rng.Intn(40)) * time.Second
 	}
 	w := &world{cfg: cfg, rng: rng, cover: map[string]int{}, links: map[[2]int]*link{}}
-	w.forgetful = w.chance(50)
+	w.forgetful, w.coalesces, w.keepsWaits = w.chance(50), w.chance(50), w.chance(50)
 	w.zk = newZookeeper(w)
 	for i := range cfg.Brokers {
 		w.brokers = append(w.brokers, newNode(w, cluster.BrokerID(i)))
