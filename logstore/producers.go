@@ -387,15 +387,19 @@ type ProducerInfo struct {
 	CurrentTxnStartOffset int64 // -1 no open transaction
 }
 
+func (e *producerEntry) info(id int64) ProducerInfo {
+	last, _ := e.last()
+	return ProducerInfo{
+		ProducerID: id, ProducerEpoch: e.epoch, LastSequence: last.lastSequence, LastOffset: last.lastOffset,
+		LastTimestamp: e.lastTimestamp, CoordinatorEpoch: e.coordinatorEpoch, CurrentTxnStartOffset: e.txnFirstOffset,
+	}
+}
+
 // Producers lists the known producers in order of their ids.
 func (s *ProducerState) Producers() []ProducerInfo {
 	list := make([]ProducerInfo, 0, len(s.producers))
 	for id, e := range s.producers {
-		last, _ := e.last()
-		list = append(list, ProducerInfo{
-			ProducerID: id, ProducerEpoch: e.epoch, LastSequence: last.lastSequence, LastOffset: last.lastOffset,
-			LastTimestamp: e.lastTimestamp, CoordinatorEpoch: e.coordinatorEpoch, CurrentTxnStartOffset: e.txnFirstOffset,
-		})
+		list = append(list, e.info(id))
 	}
 	slices.SortFunc(list, func(a, b ProducerInfo) int {
 		if a.ProducerID < b.ProducerID {

@@ -71,7 +71,7 @@ One broker, as a service manager starts it:
 			brokerCommand(), superviseCommand(),
 			upCommand(), statusCommand(), downCommand(),
 			topicsCommand(), groupsCommand(), produceCommand(), consumeCommand(),
-			healthCommand(), zkCommand(), configCommand(),
+			healthCommand(), zkCommand(), configCommand(), logCommand(),
 			demoCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides

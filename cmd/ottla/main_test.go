@@ -48,6 +48,9 @@ func TestWrongUsageExitsWithTwoAndOneLine(t *testing.T) {
 		"produce",
 		"consume",
 		"config check",
+		"log check",
+		"log dump",
+		"log explain a b",
 	} {
 		stdout, stderr, code := ottla(t, "", strings.Fields(args)...)
 		if code != exitUsage {
