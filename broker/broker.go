@@ -39,14 +39,15 @@ type Broker struct {
 	registry  *prometheus.Registry
 	metrics   *metrics
 
-	config       atomic.Pointer[config.Snapshot]
-	brokerEpoch  atomic.Int64
-	ready        chan struct{} // closed when the broker serves and is registered
-	registered   *gate         // open while this broker is registered and knows its epoch
-	shuttingDown atomic.Bool
-	stage        atomic.Int32 // how many of the steps stand, for those who look at the broker while it starts and stops
-	version      string
-	gainedAt     atomic.Int64 // when leaderships last came here, ns since 1970
+	config           atomic.Pointer[config.Snapshot]
+	connectionLimits atomic.Pointer[wire.Limits]
+	brokerEpoch      atomic.Int64
+	ready            chan struct{} // closed when the broker serves and is registered
+	registered       *gate         // open while this broker is registered and knows its epoch
+	shuttingDown     atomic.Bool
+	stage            atomic.Int32 // how many of the steps stand, for those who look at the broker while it starts and stops
+	version          string
+	gainedAt         atomic.Int64 // when leaderships last came here, ns since 1970
 
 	metadata       *metadataCache
 	topicConfigs   *topicConfigs

@@ -385,14 +385,20 @@ func (b *Broker) openListeners(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.readConnectionLimits(); err != nil {
+		return err
+	}
+	between, err := config.InterBrokerListener(s)
+	if err != nil {
+		return err
+	}
 	o := wire.Options{
 		Table:                 b.table(),
 		MaxRequestBytes:       config.SocketRequestMaxBytes.Of(s),
 		LoginMaxBytes:         config.SASLServerMaxReceiveSize.Of(s),
 		QueuedMaxRequestBytes: config.QueuedMaxRequestBytes.Of(s),
 		MaxIdle:               config.ConnectionsMaxIdleMs.Of(s),
-		MaxConnections:        config.MaxConnections.Of(s),
-		MaxConnectionsPerIP:   config.MaxConnectionsPerIP.Of(s),
+		Limits:                func() wire.Limits { return *b.connectionLimits.Load() },
 		SendBufferBytes:       config.SocketSendBufferBytes.Of(s),
 		ReceiveBufferBytes:    config.SocketReceiveBufferBytes.Of(s),
 		Features:              func() wire.Features { return wire.Features{FinalizedEpoch: 0} }, // as Kafka 3.9 tells in ZooKeeper mode
@@ -401,6 +407,7 @@ func (b *Broker) openListeners(context.Context) error {
 	}
 	for _, l := range listeners {
 		on := wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol)}
+		on.Protected = l.Name == between && len(listeners) > 1
 		if security.UsesTLS(l.Protocol) {
 			on.Wrap = func(nc net.Conn) (net.Conn, error) { return b.tls.Accept(l.Name, l.Protocol, nc) }
 		}

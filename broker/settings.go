@@ -84,6 +84,8 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 			b.tls.Poll()
 			b.topicConfigs.brokerChanged()
 			b.partitions.Reconfigure()
+			err = b.readConnectionLimits()
+			b.server.LimitsChanged()
 			if config.UncleanLeaderElectionEnable.Of(b.config.Load()) {
 				b.controller.UncleanElectionEnabled("")
 			}

@@ -25,7 +25,7 @@ var (
 	InterBrokerProtocolVersion                    = textKey("inter.broker.protocol.version", "3.9-IV0", release(), ReadOnly, "The release whose protocol brokers speak among themselves.")
 	LeaderImbalanceCheckIntervalSeconds           = timeKey("leader.imbalance.check.interval.seconds", Long, "300", time.Second, atLeast[int64](1), ReadOnly, "How often the balance of leaders is looked at.")
 	LeaderImbalancePerBrokerPercentage            = intKey("leader.imbalance.per.broker.percentage", "10", anything[int](), ReadOnly, "Misplaced leaders of one broker, in percent, above which they are moved.")
-	NodeID                                        = later(intKey("node.id", "-1", anything[int](), ReadOnly, "The number of this broker, under the name that KRaft gives it; must equal broker.id."))
+	NodeID                                        = intKey("node.id", "-1", anything[int](), ReadOnly, "The number of this broker, under the name that KRaft gives it; must equal broker.id.")
 	NumPartitions                                 = intKey("num.partitions", "1", atLeast(1), ReadOnly, "Partitions of topics that do not say how many.")
 	_                                             = inert(intKey("num.replica.alter.log.dirs.threads", unset, anything[int](), ReadOnly, "Accepted without effect: moves between log directories have threads as they need them."))
 	NumReplicaFetchers                            = intKey("num.replica.fetchers", "1", anything[int](), ClusterWide, "Fetchers per source broker.")

@@ -18,7 +18,7 @@ var (
 	MaxConnectionCreationRate            = later(intKey("max.connection.creation.rate", "2147483647", atLeast(0), ClusterWide, "New connections a second that are let in."))
 	MaxConnections                       = intKey("max.connections", "2147483647", atLeast(0), ClusterWide, "The most connections.")
 	MaxConnectionsPerIP                  = intKey("max.connections.per.ip", "2147483647", atLeast(0), ClusterWide, "The most connections from one address.")
-	MaxConnectionsPerIPOverrides         = later(textKey("max.connections.per.ip.overrides", "", anything[string](), ClusterWide, "The same bound for single addresses, as address:number with commas between."))
+	MaxConnectionsPerIPOverrides         = textKey("max.connections.per.ip.overrides", "", anything[string](), ClusterWide, "The same bound for single addresses or host names, as address:number with commas between.")
 	MaxIncrementalFetchSessionCacheSlots = intKey("max.incremental.fetch.session.cache.slots", "1000", atLeast(0), ReadOnly, "The most fetch sessions kept.")
 	MaxRequestPartitionSizeLimit         = later(intKey("max.request.partition.size.limit", "2000", atLeast(1), ReadOnly, "The most partitions described in one answer."))
 	_                                    = inert(intKey("num.io.threads", "8", atLeast(1), ClusterWide, "Accepted without effect: each connection does its own work."))

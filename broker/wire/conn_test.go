@@ -343,7 +343,7 @@ func TestBeforeLoginLittleIsServed(t *testing.T) {
 }
 
 func TestConnectionLimits(t *testing.T) {
-	s, addr := serve(t, Options{Table: NewTable(heartbeatAPI(answerHeartbeat)), MaxConnectionsPerIP: 2})
+	s, addr := serve(t, Options{Table: NewTable(heartbeatAPI(answerHeartbeat)), Limits: func() Limits { return Limits{PerIP: 2} }})
 	a, b := connect(t, addr), connect(t, addr)
 	for _, p := range []*peer{a, b} {
 		p.send(1, heartbeat(0))
@@ -356,7 +356,11 @@ func TestConnectionLimits(t *testing.T) {
 	p.send(1, heartbeat(0))
 	p.receive()
 
-	_, addr = serve(t, Options{Table: NewTable(heartbeatAPI(answerHeartbeat)), MaxConnections: 1})
+	var most atomic.Int64
+	most.Store(1)
+	s, addr = serve(t, Options{
+		Table: NewTable(heartbeatAPI(answerHeartbeat)), Limits: func() Limits { return Limits{Connections: int(most.Load())} },
+	})
 	a = connect(t, addr)
 	a.send(1, heartbeat(0))
 	a.receive()
@@ -369,6 +373,21 @@ func TestConnectionLimits(t *testing.T) {
 	_ = b.nc.SetReadDeadline(time.Now().Add(5 * time.Second))
 	id, _ := b.receive()
 	require.EqualValues(t, 2, id)
+
+	p = connect(t, addr)
+	p.send(3, heartbeat(0))
+	most.Store(2)
+	s.LimitsChanged()
+	id, _ = p.receive()
+	require.EqualValues(t, 3, id)
+}
+
+func TestSingleAddressesHaveLimitsOfTheirOwn(t *testing.T) {
+	_, addr := serve(t, Options{
+		Table:  NewTable(heartbeatAPI(answerHeartbeat)),
+		Limits: func() Limits { return Limits{Overrides: map[string]int{"127.0.0.1": 0}} },
+	})
+	connect(t, addr).closed()
 }
 
 func TestHandlerThatPanicsClosesItsConnectionOnly(t *testing.T) {

@@ -31,6 +31,15 @@ type Listener struct {
 	Login bool
 	// MaxConnections bounds the connections of this listener, 0 means no bound.
 	MaxConnections int
+	// Protected lets the brokers' own connections in although max.connections is reached.
+	Protected bool
+}
+
+// Limits bound the connections. The zero value bounds nothing.
+type Limits struct {
+	Connections int            // max.connections, 0: no bound; beyond it connections wait in the backlog
+	PerIP       int            // max.connections.per.ip, 0: no bound; beyond it connections are closed
+	Overrides   map[string]int // max.connections.per.ip.overrides: the bound of single addresses, host names resolved
 }
 
 // Options are a server's settings. Zero values mean Kafka's defaults.
@@ -42,12 +51,9 @@ type Options struct {
 	LoginMaxBytes         int           // sasl.server.max.receive.size, default 512 KiB: bounds frames before login
 	QueuedMaxRequestBytes int64         // queued.max.request.bytes, 0 or less: no bound
 	MaxIdle               time.Duration // connections.max.idle.ms, default 10 minutes; negative: never
-	MaxConnections        int           // max.connections, 0: no bound; beyond it connections wait in the backlog
-	MaxConnectionsPerIP   int           // max.connections.per.ip, 0: no bound; beyond it connections are closed
-	// MaxConnectionsOverrides has the bound of single addresses: max.connections.per.ip.overrides, host names resolved.
-	MaxConnectionsOverrides map[string]int
-	SendBufferBytes         int // socket.send.buffer.bytes, 0 or -1: the system's
-	ReceiveBufferBytes      int // socket.receive.buffer.bytes, 0 or -1: the system's
+	Limits                func() Limits // asked for each new connection; nil: none
+	SendBufferBytes       int           // socket.send.buffer.bytes, 0 or -1: the system's
+	ReceiveBufferBytes    int           // socket.receive.buffer.bytes, 0 or -1: the system's
 	// MaxPending bounds the requests of one connection that wait for their answer or for its writing, default 128.
 	MaxPending int
 	// MaxPendingBytes bounds the answers of one connection that wait for the socket: beyond it no further request is taken.
@@ -66,6 +72,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.MaxIdle, 10*time.Minute)
 	setDefault(&o.MaxPending, 128)
 	setDefault(&o.MaxPendingBytes, 4<<20)
+	if o.Limits == nil {
+		o.Limits = func() Limits { return Limits{} }
+	}
 }
 
 func setDefault[T comparable](v *T, to T) {
@@ -247,12 +256,20 @@ func (s *Server) stopped() bool {
 	}
 }
 
+// LimitsChanged has connections that wait looked at again.
+func (s *Server) LimitsChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.changed.Broadcast()
+}
+
 // waitForSlot waits until max.connections allows one more; false when accepting has ended.
 func (s *Server) waitForSlot(l *listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.stopped() {
-		full := s.o.MaxConnections > 0 && len(s.mu.conns) >= s.o.MaxConnections ||
+		limit := s.o.Limits().Connections
+		full := limit > 0 && len(s.mu.conns) >= limit && !l.Protected ||
 			l.MaxConnections > 0 && l.conns >= l.MaxConnections
 		if !full {
 			return true
@@ -309,9 +326,10 @@ func (s *Server) tune(nc net.Conn) {
 var errTooManyConnections = errors.New("too many connections from this address")
 
 func (s *Server) add(c *Conn) error {
-	limit, ok := s.o.MaxConnectionsOverrides[c.host]
+	limits := s.o.Limits()
+	limit, ok := limits.Overrides[c.host]
 	if !ok {
-		limit = s.o.MaxConnectionsPerIP
+		limit = limits.PerIP
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
