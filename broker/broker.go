@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -112,7 +113,7 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b.controllerLink = newControllerLink()
 	b.controllerLink.metadata = b.metadata
 	b.controllerLink.local = b.askLocalController
-	b.controllerLink.dial = b.dial
+	b.controllerLink.dial = b.dialControl
 	b.controllerLink.log = log
 	return b
 }
@@ -214,10 +215,18 @@ func (b *Broker) askLocalController(req kmsg.Request, done func(kmsg.Response)) 
 
 // dial connects to another broker on the inter-broker listener.
 func (b *Broker) dial(ctx context.Context, to cluster.Broker) (*wire.Client, error) {
-	listener := b.interBrokerListener()
+	return b.dialOn(ctx, to, b.interBrokerListener())
+}
+
+// dialControl connects a controller to a broker, and a broker to its controller.
+func (b *Broker) dialControl(ctx context.Context, to cluster.Broker) (*wire.Client, error) {
+	return b.dialOn(ctx, to, b.controlListener())
+}
+
+func (b *Broker) dialOn(ctx context.Context, to cluster.Broker, listener string) (*wire.Client, error) {
 	e, ok := to.Endpoint(listener)
 	if !ok {
-		return nil, fmt.Errorf("broker %d has no listener %s, the inter-broker listener of this one", to.ID, listener)
+		return nil, fmt.Errorf("broker %d has no listener %s, on which this one talks to others", to.ID, listener)
 	}
 	o := wire.DialOptions{
 		ClientID: itoa(int64(b.id)),
@@ -242,4 +251,12 @@ func (b *Broker) interBrokerListener() string {
 		return "" // refused at start
 	}
 	return name
+}
+
+// controlListener is control.plane.listener.name (KIP-291), by default the inter-broker listener.
+func (b *Broker) controlListener() string {
+	if name := strings.ToUpper(config.ControlPlaneListenerName.Of(b.config.Load())); name != "" {
+		return name
+	}
+	return b.interBrokerListener()
 }

@@ -21,7 +21,7 @@ import (
 type controllerLink struct {
 	self     cluster.BrokerID
 	metadata *metadataCache
-	listener func() string // inter-broker listener
+	listener func() string // the one that controllers listen on
 	local    func(kmsg.Request, func(kmsg.Response))
 	dial     func(ctx context.Context, b cluster.Broker) (*wire.Client, error)
 	log      zerolog.Logger

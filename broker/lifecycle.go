@@ -114,7 +114,7 @@ func (b *Broker) findIdentity(context.Context) error {
 	}
 	b.log = b.log.With().Int("broker", int(b.id)).Logger()
 	b.controllerLink.self = b.id
-	b.controllerLink.listener = b.interBrokerListener
+	b.controllerLink.listener = b.controlListener
 	b.log.Info().Str("cluster", clusterID).Msg("identity settled")
 	return nil
 }
@@ -322,7 +322,7 @@ func (b *Broker) openController(context.Context) error {
 		Config:        b.config.Load,
 		Logger:        b.log,
 		Eligible:      config.OttlaControllerEligible.Of(b.config.Load()),
-		Dial:          func(ctx context.Context, to cluster.Broker) (controller.Conn, error) { return b.dial(ctx, to) },
+		Dial:          func(ctx context.Context, to cluster.Broker) (controller.Conn, error) { return b.dialControl(ctx, to) },
 		Metrics:       controller.NewMetrics(b.registry),
 		AwaitMetadata: b.awaitMetadata,
 	})
@@ -407,7 +407,7 @@ func (b *Broker) openListeners(context.Context) error {
 	}
 	for _, l := range listeners {
 		on := wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol)}
-		on.Protected = l.Name == between && len(listeners) > 1
+		on.Protected = len(listeners) > 1 && (l.Name == between || l.Name == b.controlListener())
 		if security.UsesTLS(l.Protocol) {
 			on.Wrap = func(nc net.Conn) (net.Conn, error) { return b.tls.Accept(l.Name, l.Protocol, nc) }
 		}

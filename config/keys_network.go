@@ -8,7 +8,7 @@ import (
 var (
 	AdvertisedListenersKey               = textKey("advertised.listeners", unset, anything[string](), PerBroker, "What brokers and clients are told to connect to; listeners when unset.")
 	ConnectionsMaxIdleMs                 = timeKey("connections.max.idle.ms", Long, "600000", time.Millisecond, anything[int64](), ReadOnly, "Close connections that have been silent for so long.")
-	ControlPlaneListenerName             = later(textKey("control.plane.listener.name", unset, anything[string](), ReadOnly, "Listener that the controller uses; the inter-broker listener when unset."))
+	ControlPlaneListenerName             = textKey("control.plane.listener.name", unset, anything[string](), ReadOnly, "Listener on which the controller and the brokers talk about the cluster (KIP-291); the inter-broker listener when unset.")
 	_                                    = inert(intKey("delete.records.purgatory.purge.interval.requests", "1", anything[int](), ReadOnly, "Accepted without effect: waiting requests leave nothing behind to purge."))
 	FetchMaxBytes                        = intKey("fetch.max.bytes", "57671680", atLeast(1024), ReadOnly, "The most records that one fetch is answered with.")
 	_                                    = inert(intKey("fetch.purgatory.purge.interval.requests", "1000", anything[int](), ReadOnly, "Accepted without effect: waiting requests leave nothing behind to purge."))
