@@ -29,8 +29,10 @@ import (
 	"ottla/zkcoord"
 )
 
-// requestTimeout bounds what this broker asks of others on its own account.
-const requestTimeout = 30 * time.Second
+// requestTimeout bounds what this broker asks of others on its own account: request.timeout.ms.
+func (b *Broker) requestTimeout() time.Duration {
+	return max(config.RequestTimeoutMs.Of(b.config.Load()), time.Second) // Kafka takes any number
+}
 
 // Broker is one broker of the cluster. New makes it, Run runs it once.
 type Broker struct {
@@ -230,7 +232,7 @@ func (b *Broker) dialOn(ctx context.Context, to cluster.Broker, listener string)
 	}
 	o := wire.DialOptions{
 		ClientID: itoa(int64(b.id)),
-		Timeout:  requestTimeout,
+		Timeout:  b.requestTimeout(),
 	}
 	if security.UsesTLS(e.Protocol) {
 		o.Wrap = func(ctx context.Context, nc net.Conn) (net.Conn, error) {

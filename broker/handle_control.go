@@ -68,7 +68,7 @@ func (b *Broker) whenRegistered(r *wire.Request, answer func() kmsg.Response) km
 		return answer()
 	}
 	b.tasks.run(func() {
-		if b.registered.wait(requestTimeout) {
+		if b.registered.wait(b.requestTimeout()) {
 			r.Respond(answer())
 			return
 		}

@@ -78,9 +78,7 @@ func (p *producerIDs) mustAskLocked() bool {
 }
 
 func (p *producerIDs) refill() {
-	ctx, cancel := context.WithTimeout(p.serving, requestTimeout)
-	defer cancel()
-	first, count, err := p.allocate(ctx)
+	first, count, err := p.allocate(p.serving)
 	if err == nil && count <= 0 {
 		err = fmt.Errorf("the controller gave a block of %d producer ids", count)
 	}
@@ -125,6 +123,8 @@ func (p *producerIDs) refill() {
 
 // allocateFromController asks the controller for a block.
 func (b *Broker) allocateFromController(ctx context.Context) (first, count int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.requestTimeout())
+	defer cancel()
 	req := kmsg.NewPtrAllocateProducerIDsRequest()
 	req.BrokerID, req.BrokerEpoch = int32(b.id), int64(b.epoch())
 	resp, err := b.controllerLink.RoundTrip(ctx, req)
