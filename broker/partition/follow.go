@@ -32,6 +32,9 @@ var ErrStale = errors.New("the answer does not belong to the partition's current
 var errNothingUsable = errors.New("no whole batch of the request's epoch in the answer")
 
 // FollowPosition returns where replication goes on. ok is false unless the partition follows a leader and its log is usable.
+//
+// With flush.messages=1 the position is a promise that what is below it survives a loss of power. Apply has flushed what came since
+// it asked last, but not what this replica wrote as a leader, or what it found written at its start.
 func (p *Partition) FollowPosition() (pos FollowPosition, ok bool) {
 	v := p.view.Load()
 	if v.role != replication.Follower || v.log == nil || v.offline != nil || v.leader == cluster.NoBroker {
@@ -41,8 +44,12 @@ func (p *Partition) FollowPosition() (pos FollowPosition, ok bool) {
 	if !known {
 		epoch = cluster.NoLeaderEpoch
 	}
+	end := v.log.LogEndOffset()
+	if end > v.log.FlushedOffset() && flushCounts(v.log) && v.log.Flush(end) != nil {
+		return FollowPosition{}, false // the log is parked
+	}
 	return FollowPosition{
-		Leader: v.leader, LeaderEpoch: v.leaderEpoch, TopicID: v.topicID, Offset: v.log.LogEndOffset(),
+		Leader: v.leader, LeaderEpoch: v.leaderEpoch, TopicID: v.topicID, Offset: end,
 		LogStartOffset: v.log.LogStartOffset(), LastFetchedEpoch: epoch,
 	}, true
 }
@@ -62,7 +69,7 @@ type Fetched struct {
 // With flush.messages=1 it returns only once the records are flushed: the next fetch will be their acknowledgement.
 func (p *Partition) Apply(f Fetched) error {
 	log, err := p.apply(f)
-	if err == nil && len(f.Records) > 0 && log.Config().FlushMessages <= 1 {
+	if err == nil && len(f.Records) > 0 && flushCounts(log) {
 		err = log.Flush(log.LogEndOffset())
 	}
 	return err

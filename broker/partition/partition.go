@@ -206,10 +206,13 @@ func (v *view) epochCheck(epoch cluster.LeaderEpoch) error {
 	}
 }
 
+// flushCounts reports whether records count only once they are flushed: flush.messages=1.
+func flushCounts(log *logstore.Log) bool { return log.Config().FlushMessages <= 1 }
+
 // countedEnd is the log end that counts towards the high watermark: what is flushed, where the topic wants records flushed
-// before they are acknowledged (flush.messages=1).
+// before they are acknowledged.
 func countedEnd(log *logstore.Log) int64 {
-	if log.Config().FlushMessages <= 1 {
+	if flushCounts(log) {
 		return log.FlushedOffset()
 	}
 	return log.LogEndOffset()
@@ -224,7 +227,7 @@ func (p *Partition) syncEndsLocked(env replication.Env) replication.Moved {
 func (p *Partition) flushed(int64) {
 	now := p.set.now()
 	p.mu.Lock()
-	if p.mu.log == nil || p.mu.log.Config().FlushMessages > 1 {
+	if p.mu.log == nil || !flushCounts(p.mu.log) {
 		p.mu.Unlock()
 		return
 	}

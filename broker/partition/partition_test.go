@@ -469,3 +469,27 @@ func TestManyPartitionsChangeRoleInOneRequest(t *testing.T) {
 	decide(1, 2)
 	require.Len(t, b.set.All(), n)
 }
+
+func TestPositionsCountOnlyWhatIsFlushed(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.lead(1, []int32{1, 2}, []int32{1, 2})
+	r, _ := produce(t, p, 3, 1)
+	require.NoError(t, r.Err)
+	require.Zero(t, p.Log().FlushedOffset())
+	b.config.FlushMessages = 1 // as if the flush of the append had not come yet
+	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 2, version: 2, isr: []int32{1, 2}, replicas: []int32{1, 2}}))
+	pos, ok := p.FollowPosition()
+	require.True(t, ok)
+	require.Equal(t, int64(3), pos.Offset)
+	require.Equal(t, int64(3), p.Log().FlushedOffset(), "a fetch from here acknowledges the records")
+}
+
+func TestNewLeaderFlushesWhatItFinds(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.lead(1, []int32{1}, []int32{1})
+	r, _ := produce(t, p, 3, 1)
+	require.NoError(t, r.Err)
+	b.config.FlushMessages = 1
+	require.NoError(t, b.decide(decisionFor{leader: 1, epoch: 2, version: 2, isr: []int32{1}, replicas: []int32{1}}))
+	require.Eventually(t, func() bool { return p.Log().FlushedOffset() == 3 }, 10*time.Second, time.Millisecond)
+}

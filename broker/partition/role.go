@@ -183,6 +183,9 @@ func (p *Partition) becomeLeader(d *decision, now time.Time) {
 	p.gate.Unlock()
 	d.changed = true
 	p.deliver(a)
+	if flushCounts(log) && log.FlushedOffset() < log.LogEndOffset() {
+		log.FlushSoon() // what an earlier role or process wrote does not count yet, and nothing need be appended any more
+	}
 	if len(d.ISR) == 1 && len(d.Replicas) > 1 {
 		p.set.background(func() { p.flushAsLastMember(log) })
 	}
