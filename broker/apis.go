@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"reflect"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/broker/wire"
@@ -15,6 +18,19 @@ func on[Q kmsg.Request](b *Broker, min, max int16, handle func(*Broker, *wire.Re
 			r.Respond(resp)
 		}
 	}}
+}
+
+// onCluster is on for requests that need an operation on the cluster as a whole; others get CLUSTER_AUTHORIZATION_FAILED in the
+// answer's own ErrorCode.
+func onCluster[Q kmsg.Request](b *Broker, op operation, min, max int16, handle func(*Broker, *wire.Request, Q) kmsg.Response) wire.API {
+	return on(b, min, max, func(b *Broker, r *wire.Request, req Q) kmsg.Response {
+		if b.allowed(r, op, clusterResource) {
+			return handle(b, r, req)
+		}
+		resp := req.ResponseKind()
+		reflect.ValueOf(resp).Elem().FieldByName("ErrorCode").SetInt(int64(kerr.ClusterAuthorizationFailed.Code))
+		return resp
+	})
 }
 
 // pipelined lets the connection's next request be handled while an answer is pending.
@@ -53,24 +69,24 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 5, (*Broker).handleListGroups),
 		on(b, 0, 2, (*Broker).handleDeleteGroups),
 
-		on(b, 0, 7, (*Broker).handleLeaderAndISR),
-		on(b, 0, 4, (*Broker).handleStopReplica),
-		on(b, 0, 8, (*Broker).handleUpdateMetadata),
-		on(b, 0, 3, (*Broker).handleControlledShutdown),
-		on(b, 0, 3, (*Broker).handleAlterPartition),
-		on(b, 0, 0, (*Broker).handleAllocateProducerIDs),
+		onCluster(b, opClusterAction, 0, 7, (*Broker).handleLeaderAndISR),
+		onCluster(b, opClusterAction, 0, 4, (*Broker).handleStopReplica),
+		onCluster(b, opClusterAction, 0, 8, (*Broker).handleUpdateMetadata),
+		onCluster(b, opClusterAction, 0, 3, (*Broker).handleControlledShutdown),
+		onCluster(b, opClusterAction, 0, 3, (*Broker).handleAlterPartition),
+		onCluster(b, opClusterAction, 0, 0, (*Broker).handleAllocateProducerIDs),
 
 		on(b, 0, 7, (*Broker).handleCreateTopics),
 		on(b, 0, 6, (*Broker).handleDeleteTopics),
 		on(b, 0, 3, (*Broker).handleCreatePartitions),
-		on(b, 0, 2, (*Broker).handleElectLeaders),
-		on(b, 0, 0, (*Broker).handleAlterReassignments),
-		on(b, 0, 0, (*Broker).handleListReassignments),
+		onCluster(b, opAlter, 0, 2, (*Broker).handleElectLeaders),
+		onCluster(b, opAlter, 0, 0, (*Broker).handleAlterReassignments),
+		onCluster(b, opDescribe, 0, 0, (*Broker).handleListReassignments),
 		on(b, 0, 4, (*Broker).handleDescribeConfigs),
 		on(b, 0, 2, (*Broker).handleAlterConfigs),
 		on(b, 0, 1, (*Broker).handleIncrementalAlterConfigs),
 		on(b, 0, 1, (*Broker).handleDescribeCluster),
-		on(b, 0, 4, (*Broker).handleDescribeLogDirs),
+		onCluster(b, opDescribe, 0, 4, (*Broker).handleDescribeLogDirs),
 		on(b, 0, 2, (*Broker).handleDeleteRecords),
 		on(b, 0, 0, (*Broker).handleDescribeProducers),
 		on(b, 0, 5, (*Broker).handleInitProducerID),

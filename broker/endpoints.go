@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"ottla/internal/cluster"
@@ -50,3 +51,7 @@ func endpointList(endpoints []cluster.Endpoint) string {
 
 // sessionBytes makes session ids print as ZooKeeper prints them.
 func sessionBytes(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+func hostPort(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

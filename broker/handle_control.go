@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/broker/wire"
@@ -11,16 +10,11 @@ import (
 )
 
 // What the controller tells brokers (LeaderAndIsr v0–7, StopReplica v0–4, UpdateMetadata v0–8) and what brokers ask of it
-// (ControlledShutdown v0–3, AlterPartition v0–3, AllocateProducerIds v0). All need CLUSTER_ACTION.
+// (ControlledShutdown v0–3, AlterPartition v0–3, AllocateProducerIds v0). All need CLUSTER_ACTION, see table.
 // A request for an earlier registration of this broker is STALE_BROKER_EPOCH (KIP-380), one of an earlier controller
 // STALE_CONTROLLER_EPOCH. Role changes run on the controller's own connection: their order is the order of its requests.
 
 func (b *Broker) handleLeaderAndISR(r *wire.Request, req *kmsg.LeaderAndISRRequest) kmsg.Response {
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.LeaderAndISRResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	return b.whenRegistered(r, func() kmsg.Response {
 		b.learnTopicConfigs(req)
 		own := b.epoch()
@@ -33,20 +27,11 @@ func (b *Broker) handleLeaderAndISR(r *wire.Request, req *kmsg.LeaderAndISRReque
 }
 
 func (b *Broker) handleStopReplica(r *wire.Request, req *kmsg.StopReplicaRequest) kmsg.Response {
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.StopReplicaResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	return b.whenRegistered(r, func() kmsg.Response { return b.partitions.StopReplica(req, b.epoch()) })
 }
 
 func (b *Broker) handleUpdateMetadata(r *wire.Request, req *kmsg.UpdateMetadataRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.UpdateMetadataResponse)
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	return b.whenRegistered(r, func() kmsg.Response {
 		sent := cluster.BrokerEpoch(req.BrokerEpoch)
 		if r.Version < 5 {
@@ -93,31 +78,16 @@ func (b *Broker) metadataChanged(removed []cluster.TopicPartition) {
 }
 
 func (b *Broker) handleControlledShutdown(r *wire.Request, req *kmsg.ControlledShutdownRequest) kmsg.Response {
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.ControlledShutdownResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.ControlledShutdown(req, func(resp *kmsg.ControlledShutdownResponse) { r.Respond(resp) })
 	return nil
 }
 
 func (b *Broker) handleAlterPartition(r *wire.Request, req *kmsg.AlterPartitionRequest) kmsg.Response {
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.AlterPartitionResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.AlterPartition(req, func(resp *kmsg.AlterPartitionResponse) { r.Respond(resp) })
 	return nil
 }
 
 func (b *Broker) handleAllocateProducerIDs(r *wire.Request, req *kmsg.AllocateProducerIDsRequest) kmsg.Response {
-	if !b.allowed(r, opClusterAction, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.AllocateProducerIDsResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.AllocateProducerIDs(req, func(resp *kmsg.AllocateProducerIDsResponse) { r.Respond(resp) })
 	return nil
 }

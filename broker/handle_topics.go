@@ -101,31 +101,16 @@ func (b *Broker) handleCreatePartitions(r *wire.Request, req *kmsg.CreatePartiti
 }
 
 func (b *Broker) handleElectLeaders(r *wire.Request, req *kmsg.ElectLeadersRequest) kmsg.Response {
-	if !b.allowed(r, opAlter, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.ElectLeaders(req, func(resp *kmsg.ElectLeadersResponse) { r.Respond(resp) })
 	return nil
 }
 
 func (b *Broker) handleAlterReassignments(r *wire.Request, req *kmsg.AlterPartitionAssignmentsRequest) kmsg.Response {
-	if !b.allowed(r, opAlter, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.AlterPartitionAssignments(req, func(resp *kmsg.AlterPartitionAssignmentsResponse) { r.Respond(resp) })
 	return nil
 }
 
 func (b *Broker) handleListReassignments(r *wire.Request, req *kmsg.ListPartitionReassignmentsRequest) kmsg.Response {
-	if !b.allowed(r, opDescribe, clusterResource) {
-		resp := req.ResponseKind().(*kmsg.ListPartitionReassignmentsResponse)
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
 	b.controller.ListPartitionReassignments(req, func(resp *kmsg.ListPartitionReassignmentsResponse) { r.Respond(resp) })
 	return nil
 }

@@ -1,0 +1,74 @@
+package broker
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"ottla/config"
+	"ottla/controller"
+	"ottla/internal/cluster"
+)
+
+func (b *Broker) openController(context.Context) error {
+	b.controller = controller.New(controller.Options{
+		BrokerID:      b.id,
+		Config:        b.config.Load,
+		Logger:        b.log,
+		Eligible:      config.OttlaControllerEligible.Of(b.config.Load()),
+		Dial:          func(ctx context.Context, to cluster.Broker) (controller.Conn, error) { return b.dialControl(ctx, to) },
+		Metrics:       controller.NewMetrics(b.registry),
+		AwaitMetadata: b.awaitMetadata,
+	})
+	b.controller.Start()
+	return nil
+}
+
+func (b *Broker) closeController(ctx context.Context) {
+	if !b.zk.Connected() { // it may be inside a read that only the end of the session ends
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, controllerCloseTimeout)
+		defer cancel()
+	}
+	if err := b.controller.Close(ctx); err != nil {
+		b.log.Warn().Err(err).Msg("the controller did not end in time")
+	}
+}
+
+// controllerCloseTimeout bounds the wait for a controller that cannot reach ZooKeeper.
+const controllerCloseTimeout = 2 * time.Second
+
+// awaitMetadata tells the controller when the effect of a request can be seen by this broker's clients.
+func (b *Broker) awaitMetadata(deadline time.Time, ready func(controller.Metadata) bool, done func(visible bool)) {
+	var finished atomic.Bool
+	finish := func(visible bool) {
+		if finished.CompareAndSwap(false, true) {
+			done(visible)
+		}
+	}
+	timer := time.AfterFunc(time.Until(deadline), func() { finish(false) })
+	b.metadata.wait(func(m *metadata) bool {
+		if finished.Load() {
+			return true // too late: asked no more
+		}
+		if !ready(metadataView{m}) {
+			return false
+		}
+		timer.Stop()
+		finish(true)
+		return true
+	})
+}
+
+// metadataView is the part of a snapshot that the controller looks at.
+type metadataView struct{ m *metadata }
+
+func (v metadataView) Leader(topic string, number int32) (cluster.BrokerID, bool) {
+	p := v.m.partition(topic, number)
+	if p == nil {
+		return cluster.NoBroker, false
+	}
+	return p.leader, true
+}
+
+func (v metadataView) HasTopic(topic string) bool { return v.m.topics[topic] != nil }
