@@ -57,6 +57,9 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 0, (*Broker).handleDescribeScramCredentials),
 		on(b, 0, 0, (*Broker).handleAlterScramCredentials),
 
+		onCluster(b, opDescribeConfigs, 0, 1, (*Broker).handleDescribeClientQuotas),
+		on(b, 0, 1, (*Broker).handleAlterClientQuotas),
+
 		on(b, 0, 6, (*Broker).handleFindCoordinator),
 		on(b, 0, 9, (*Broker).handleJoinGroup),
 		on(b, 0, 5, (*Broker).handleSyncGroup),

@@ -64,6 +64,7 @@ type Broker struct {
 	credentials    security.Credentials
 
 	leaderThrottle, followerThrottle *quota.Throttle
+	quotas                           *quota.Clients
 
 	zk         zooKeeper
 	connect    func(context.Context, zkcoord.Options) (zooKeeper, error) // tests put another ZooKeeper here
@@ -105,6 +106,7 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b.producerIDs = &producerIDs{serving: b.serving, allocate: b.allocateFromController, run: b.tasks.run, log: log}
 
 	b.leaderThrottle, b.followerThrottle = b.throttleOf(leaderThrottledRate), b.throttleOf(followerThrottledRate)
+	b.quotas = newClientQuotas(snapshot)
 	b.topicConfigs = newTopicConfigs()
 	b.topicConfigs.broker = b.config.Load
 	b.topicConfigs.session = func() zkcoord.Session { return b.zk.Session() }
@@ -147,6 +149,7 @@ func (b *Broker) steps() []step {
 		{"identity", b.findIdentity, nil},
 		{"settings", b.loadDynamicSettings, nil},
 		{"credentials", func(context.Context) error { return b.loadCredentials(b.zk.Session()) }, nil},
+		{"quotas", func(context.Context) error { return b.loadQuotas(b.zk.Session()) }, nil},
 		{"acls", func(context.Context) error { return b.loadACLs(b.zk.Session()) }, nil},
 		{"logs", b.openLogs, func(context.Context) { b.closeLogs() }},
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},

@@ -11,6 +11,7 @@ import (
 	"ottla/broker/wire"
 	"ottla/config"
 	"ottla/internal/cluster"
+	"ottla/zkcoord"
 )
 
 // DescribeConfigs v0–4: values with their sources.
@@ -94,7 +95,12 @@ func (b *Broker) topicEntries(name string) ([]config.Entry, error) {
 	if b.metadata.load().topics[name] == nil {
 		return nil, withMessage(kerr.UnknownTopicOrPartition, "")
 	}
-	t, err := b.topicConfigs.get(name)
+	// From ZooKeeper, not from memory: whoever has just changed a setting looks whether it took.
+	overrides, err := zkcoord.ReadConfig(b.zk.Session(), zkcoord.EntityTopics, name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := config.ResolveTopic(b.config.Load(), overrides)
 	if err != nil {
 		return nil, err
 	}

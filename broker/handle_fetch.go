@@ -38,6 +38,8 @@ type fetch struct {
 	max     int
 	min     int
 
+	throttle time.Duration // for how long the client has to be quiet, set before the answer
+
 	mu struct {
 		sync.Mutex
 		items  []fetchItem
@@ -81,11 +83,14 @@ func (it *fetchItem) release() {
 }
 
 func (b *Broker) handleFetch(r *wire.Request, req *kmsg.FetchRequest) kmsg.Response {
-	f := &fetch{b: b, r: r, req: req, replica: cluster.BrokerID(req.ReplicaID), epoch: cluster.NoBrokerEpoch}
+	f := &fetch{b: b, r: r, req: req, replica: replicaOf(req), epoch: cluster.NoBrokerEpoch}
 	if r.Version >= 15 {
-		f.replica, f.epoch = cluster.BrokerID(req.ReplicaState.ID), cluster.BrokerEpoch(req.ReplicaState.Epoch)
+		f.epoch = cluster.BrokerEpoch(req.ReplicaState.Epoch)
 	}
 	f.max = min(int(req.MaxBytes), config.FetchMaxBytes.Of(b.config.Load()))
+	if f.replica < 0 {
+		f.max = b.quotas.FetchMax(userOf(r.Conn), r.ClientID, f.max)
+	}
 	f.min = min(int(req.MinBytes), f.max)
 	if err := f.openSession(r.ReceivedAt); err != nil {
 		return fetchRefused(req, err)
@@ -372,9 +377,15 @@ func (f *fetch) answer() {
 		f.mu.timer.Stop()
 	}
 	items := f.mu.items
+	if f.holdBackLocked() {
+		f.mu.Unlock()
+		f.answerNothing(items)
+		return
+	}
 	f.mu.Unlock()
 
 	resp := wire.NewFetchResponse(f.r.Version)
+	resp.ThrottleMillis = int32(f.throttle.Milliseconds())
 	if !f.private {
 		resp.SessionID = f.session.id
 	}
@@ -402,6 +413,38 @@ func (f *fetch) answer() {
 		f.session.keepDue(append(again, last...))
 	}
 	f.session.leave(f) // before the answer goes out: the client's next fetch comes right after it
+	f.r.RespondWith(resp)
+}
+
+// holdBackLocked counts what would be sent against the client's quota, and reports whether the client has to wait for it.
+func (f *fetch) holdBackLocked() bool {
+	if f.replica >= 0 || f.mu.bytes == 0 {
+		return false
+	}
+	wait, send := f.b.quotas.TakeFetch(userOf(f.r.Conn), f.r.ClientID, f.mu.bytes, time.Now())
+	if wait > 0 {
+		f.throttle = wait
+		f.r.Throttle(wait)
+	}
+	return !send
+}
+
+// answerNothing answers a client that is over its quota; everything stays due for its next fetch.
+func (f *fetch) answerNothing(items []fetchItem) {
+	resp := wire.NewFetchResponse(f.r.Version)
+	resp.ThrottleMillis = int32(max(1, f.throttle.Milliseconds()))
+	due := make([]*sessionPartition, len(items))
+	for i := range items {
+		items[i].release()
+		due[i] = items[i].sp
+	}
+	if f.private {
+		f.session.close()
+	} else {
+		resp.SessionID = f.session.id
+		f.session.keepDue(due)
+	}
+	f.session.leave(f)
 	f.r.RespondWith(resp)
 }
 

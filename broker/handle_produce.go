@@ -177,6 +177,7 @@ func (p *produce) finish() {
 	case p.failed.Load():
 		p.r.Close(errUnacknowledgedProduce)
 	default:
+		p.b.throttleSilent(p.r)
 		p.r.NoResponse()
 	}
 }

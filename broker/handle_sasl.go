@@ -178,7 +178,7 @@ func (b *Broker) followSecurity(s zkcoord.Session) (closeIt func(), err error) {
 		}
 		closeIt = changes.Close
 	}
-	return closeIt, errors.Join(b.loadACLs(s), b.loadCredentials(s))
+	return closeIt, errors.Join(b.loadACLs(s), b.loadCredentials(s), b.loadQuotas(s))
 }
 
 func (b *Broker) aclsChanged(s zkcoord.Session, r zkcoord.ACLResource) {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"net"
+	"time"
 
 	"ottla/broker/wire"
 	"ottla/config"
@@ -32,7 +33,8 @@ func (b *Broker) openListeners(context.Context) error {
 		SendBufferBytes:       config.SocketSendBufferBytes.Of(s),
 		ReceiveBufferBytes:    config.SocketReceiveBufferBytes.Of(s),
 		Features:              func() wire.Features { return wire.Features{FinalizedEpoch: 0} }, // as Kafka 3.9 tells in ZooKeeper mode
-		Hooks:                 &b.metrics.requests,
+		Hooks:                 hooks{&b.metrics.requests, b},
+		Admit:                 func(host string) time.Duration { return b.quotas.TakeConnection(host, time.Now()) },
 		Logger:                b.log,
 	}
 	for _, l := range listeners {

@@ -81,6 +81,7 @@ func (b *Broker) startJobs(context.Context) error {
 		{"expire-offsets", 0, of(config.OffsetsRetentionCheckIntervalMs), func(_ context.Context, now time.Time) { b.groups.Expire(now) }},
 		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
 		{"read-certificates", 0, every(certificatePeriod), plain(func(time.Time) { b.tls.Poll() })},
+		{"forget-quiet-clients", 0, every(time.Minute), plain(b.quotas.Forget)},
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
 	if config.LogCleanerEnable.Of(s) {

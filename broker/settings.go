@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"ottla/config"
@@ -91,10 +92,12 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 			}
 		}
 	case zkcoord.EntityUsers:
-		if strings.Contains(name, "/") { // a client of a user
-			return
+		err = b.quotasChanged(session, kind, name)
+		if !strings.Contains(name, "/") { // else it is a client of a user
+			err = errors.Join(err, b.readCredentials(session, []string{name}))
 		}
-		err = b.readCredentials(session, []string{name})
+	case zkcoord.EntityClients, zkcoord.EntityIPs:
+		err = b.quotasChanged(session, kind, name)
 	default:
 		return
 	}

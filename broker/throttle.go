@@ -20,10 +20,10 @@ const (
 	followerThrottledRate = "follower.replication.throttled.rate"
 )
 
-const throttleSamples = 11 // replication.quota.window.num
-
 func (b *Broker) throttleOf(rateKey string) *quota.Throttle {
-	return quota.NewThrottle(throttleSamples, func() float64 {
+	s := b.config.Load()
+	samples, span := config.ReplicationQuotaWindowNum.Of(s), config.ReplicationQuotaWindowSizeSeconds.Of(s)
+	return quota.NewThrottle(samples, span, func() float64 {
 		text, _, ok := b.config.Load().Value(rateKey)
 		if !ok {
 			return math.Inf(1)

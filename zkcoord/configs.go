@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"ottla/internal/cluster"
 )
 
 // The types of entities that have a configuration, as they stand in paths. Names of users, clients and IPs are sanitised
@@ -16,7 +18,7 @@ const (
 	EntityUsers   = "users"
 	EntityClients = "clients"
 	EntityIPs     = "ips"
-	DefaultEntity = "<default>" // literally: the default of a type
+	DefaultEntity = cluster.DefaultEntity
 )
 
 // ErrNoController: configurations are written only while there is a controller, and not during a migration to KRaft.
@@ -140,10 +142,10 @@ func writeConfigOnce(s Session, entityType, name string, config map[string]strin
 			return nil
 		}
 		_, err = s.Multi(check, DeleteOp(path, stat.Version))
-		if errors.Is(err, ErrNoNode) {
-			return nil
+		if err != nil && !errors.Is(err, ErrNoNode) {
+			return err
 		}
-		return err
+		return removeEmptyUser(s, name)
 	}
 	if !found {
 		return s.CreateAll(path, EncodeConfig(config))
@@ -154,4 +156,32 @@ func writeConfigOnce(s Session, entityType, name string, config map[string]strin
 
 func removable(entityType string) bool {
 	return entityType == EntityUsers || entityType == EntityClients || entityType == EntityIPs
+}
+
+// removeEmptyUser removes what is left of a user whose last client has gone. Whoever puts something there meanwhile wins.
+func removeEmptyUser(s Session, name string) error {
+	user, _, ofUser := strings.Cut(name, clientsOfUser)
+	if !ofUser {
+		return nil
+	}
+	path := ConfigEntityPath(EntityUsers, user)
+	for _, p := range []string{path + "/" + EntityClients, path} {
+		data, stat, err := s.Get(p)
+		if errors.Is(err, ErrNoNode) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if settings, err := DecodeConfig(data); err != nil || len(settings) > 0 || stat.NumChildren > 0 {
+			return nil
+		}
+		switch err := s.Delete(p, stat.Version); {
+		case errors.Is(err, ErrNotEmpty), errors.Is(err, ErrBadVersion):
+			return nil
+		case err != nil && !errors.Is(err, ErrNoNode):
+			return err
+		}
+	}
+	return nil
 }

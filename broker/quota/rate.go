@@ -1,4 +1,5 @@
-// Package quota holds rates to their limits: the throttles of replication (KIP-73).
+// Package quota holds rates to their limits: the throttles of replication (KIP-73), and what users, clients and addresses are
+// allowed (KIP-13, KIP-55, KIP-124, KIP-599, KIP-612).
 package quota
 
 import (
@@ -7,10 +8,11 @@ import (
 	"time"
 )
 
-// Rate measures bytes a second over the last samples, as Kafka does: one sample a second, the last one growing. Until the
-// window has filled once, the measure is taken over the whole window less the growing sample, so that a start may burst.
+// Rate measures an amount a second over the last samples, as Kafka does: the last sample is still growing, and until the window
+// has filled once the measure is taken over the whole window less that sample, so that a start may burst.
 type Rate struct {
 	samples int
+	span    time.Duration // of a sample
 	mu      struct {
 		sync.Mutex
 		sums  []float64
@@ -19,35 +21,42 @@ type Rate struct {
 	}
 }
 
-const sampleSpan = time.Second // replication.quota.window.size.seconds
-
-// NewRate measures over so many samples (replication.quota.window.num, 11 by default).
-func NewRate(samples int) *Rate {
-	r := &Rate{samples: samples}
+// NewRate measures over so many samples of a span (quota.window.num and quota.window.size.seconds and their likes).
+func NewRate(samples int, span time.Duration) *Rate {
+	r := &Rate{samples: samples, span: span}
 	r.mu.sums, r.mu.began = make([]float64, samples), make([]time.Time, samples)
 	return r
 }
 
-// Record counts n bytes.
-func (r *Rate) Record(n int, now time.Time) {
+// Record counts an amount; a negative one takes back what has been counted just now.
+func (r *Rate) Record(amount float64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Sub(r.mu.began[r.mu.at]) >= sampleSpan {
+	r.recordLocked(amount, now)
+}
+
+func (r *Rate) recordLocked(amount float64, now time.Time) {
+	if now.Sub(r.mu.began[r.mu.at]) >= r.span {
 		r.mu.at = (r.mu.at + 1) % r.samples
 		r.mu.sums[r.mu.at], r.mu.began[r.mu.at] = 0, now
 	}
-	r.mu.sums[r.mu.at] += float64(n)
+	r.mu.sums[r.mu.at] += amount
 }
 
 // PerSecond is the present rate.
 func (r *Rate) PerSecond(now time.Time) float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	window := time.Duration(r.samples) * sampleSpan
+	rate, _ := r.measureLocked(now)
+	return rate
+}
+
+// measureLocked is the present rate, and what span it was taken over.
+func (r *Rate) measureLocked(now time.Time) (rate float64, over time.Duration) {
 	var sum float64
 	oldest := now
 	for i, began := range r.mu.began {
-		if began.IsZero() || now.Sub(began) > window {
+		if began.IsZero() || now.Sub(began) > time.Duration(r.samples)*r.span {
 			continue
 		}
 		sum += r.mu.sums[i]
@@ -55,8 +64,40 @@ func (r *Rate) PerSecond(now time.Time) float64 {
 			oldest = began
 		}
 	}
-	over := max(now.Sub(oldest), window-sampleSpan, sampleSpan)
-	return sum / over.Seconds()
+	over = now.Sub(oldest)
+	if missing := r.samples - 1 - int(over/r.span); missing > 0 {
+		over += time.Duration(missing) * r.span
+	}
+	over = max(over, r.span)
+	return sum / over.Seconds(), over
+}
+
+// Take counts an amount and says for how long its cause has to be quiet for the rate to come back to the limit; 0 is below it.
+func (r *Rate) Take(amount, limit float64, now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recordLocked(amount, now)
+	rate, over := r.measureLocked(now)
+	if rate <= limit {
+		return 0
+	}
+	return quietFor((rate-limit)/limit, over)
+}
+
+// quietFor is a share of a span, bounded by what clients can be told. The share is infinite with a limit of nothing.
+func quietFor(share float64, over time.Duration) time.Duration {
+	const most = time.Hour
+	if d := share * float64(over); d < float64(most) {
+		return time.Duration(d)
+	}
+	return most
+}
+
+// idle reports whether nothing has been counted within the window.
+func (r *Rate) idle(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return now.Sub(r.mu.began[r.mu.at]) > time.Duration(r.samples+1)*r.span
 }
 
 // Throttle is one side's limit on the replication of listed partitions: a leader's, or a follower's.
@@ -76,8 +117,8 @@ type partitions struct {
 }
 
 // NewThrottle returns a throttle on nothing. limit is asked at each look.
-func NewThrottle(samples int, limit func() float64) *Throttle {
-	t := &Throttle{rate: NewRate(samples), limit: limit}
+func NewThrottle(samples int, span time.Duration, limit func() float64) *Throttle {
+	t := &Throttle{rate: NewRate(samples, span), limit: limit}
 	t.mu.topics = map[string]partitions{}
 	return t
 }
@@ -113,6 +154,6 @@ func (t *Throttle) Exceeded(now time.Time) bool {
 // Record counts bytes of a throttled partition.
 func (t *Throttle) Record(bytes int, now time.Time) {
 	if bytes > 0 {
-		t.rate.Record(bytes, now)
+		t.rate.Record(float64(bytes), now)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestRateSettlesAtWhatIsRecorded(t *testing.T) {
-	r, now := NewRate(11), time.Unix(1000, 0)
+	r, now := NewRate(11, time.Second), time.Unix(1000, 0)
 	for range 200 {
 		now = now.Add(100 * time.Millisecond)
 		r.Record(1000, now)
@@ -20,7 +20,7 @@ func TestRateSettlesAtWhatIsRecorded(t *testing.T) {
 
 func TestThrottledSenderKeepsTheLimit(t *testing.T) {
 	limit := 50_000.0
-	th, now := NewThrottle(11, func() float64 { return limit }), time.Unix(1000, 0)
+	th, now := NewThrottle(11, time.Second, func() float64 { return limit }), time.Unix(1000, 0)
 	sent := 0
 	const seconds = 60
 	for range seconds * 100 {
@@ -36,7 +36,7 @@ func TestThrottledSenderKeepsTheLimit(t *testing.T) {
 }
 
 func TestThrottleKnowsItsPartitions(t *testing.T) {
-	th := NewThrottle(11, func() float64 { return 1 })
+	th := NewThrottle(11, time.Second, func() float64 { return 1 })
 	require.False(t, th.Lists("a", 0))
 	th.SetTopic("a", false, map[int32]bool{1: true})
 	require.False(t, th.Lists("a", 0))

@@ -131,9 +131,21 @@ func (r *Request) NoResponse() { r.finish(answer{}) }
 // signal for a failed Produce with acks=0. The reason is logged.
 func (r *Request) Close(reason error) { r.finish(answer{close: reason}) }
 
-// Throttle mutes the connection: after this request's answer nothing is read from it for d. Call it before answering.
+// Throttle mutes the connection: after this request's answer nothing is read from it for d; the longest time counts. Call it before
+// answering.
 // The throttle time in the response's body is the handler's business. Source: KIP-219.
-func (r *Request) Throttle(d time.Duration) { r.mute = d }
+func (r *Request) Throttle(d time.Duration) { r.mute = max(r.mute, d) }
+
+// Throttled is for how long the connection will be muted.
+func (r *Request) Throttled() time.Duration { return r.mute }
+
+// LocalTime is how long the request has been worked on: until its handler returned, or until now.
+func (r *Request) LocalTime() time.Duration {
+	if handled := time.Duration(r.handled.Load()); handled > 0 {
+		return handled
+	}
+	return time.Since(r.ReceivedAt)
+}
 
 // abandon closes the connection in the place of a request whose handler has panicked. The frame is left to the collector: who knows
 // who still uses it.

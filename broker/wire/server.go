@@ -60,6 +60,10 @@ type Options struct {
 	// Default 4 MiB.
 	MaxPendingBytes int
 
+	// Admit is asked for every new connection by its address; where it gives a time, the connection is closed after that, unserved.
+	// nil admits everybody. Source: KIP-612.
+	Admit func(host string) time.Duration
+
 	// Features is asked for every ApiVersions answer; nil means none.
 	Features func() Features
 	Hooks    Hooks // nil: none
@@ -280,6 +284,12 @@ func (s *Server) waitForSlot(l *listener) bool {
 }
 
 func (s *Server) accept(l *listener, nc net.Conn) {
+	if admit := s.o.Admit; admit != nil {
+		if wait := admit(hostOf(nc.RemoteAddr())); wait > 0 {
+			s.closeLater(l, nc, wait)
+			return
+		}
+	}
 	s.tune(nc)
 	c := &Conn{id: connIDs.Add(1), server: s, listener: l, accepted: nc, nc: nc, host: hostOf(nc.RemoteAddr())}
 	c.initOut()
@@ -296,6 +306,21 @@ func (s *Server) accept(l *listener, nc net.Conn) {
 	}
 	if !s.spawn(c.readLoop) {
 		c.close(errStopping)
+	}
+}
+
+// closeLater lets a connection that comes too soon wait before it is closed, so that its client does not come again at once.
+func (s *Server) closeLater(l *listener, nc net.Conn, wait time.Duration) {
+	s.refusals.Info().Str("listener", l.Name).Str("client", hostOf(nc.RemoteAddr())).Dur("wait_ms", wait).
+		Msg("connection refused: its address opens too many")
+	if !s.spawn(func() {
+		select {
+		case <-time.After(wait):
+		case <-s.stop:
+		}
+		_ = nc.Close()
+	}) {
+		_ = nc.Close()
 	}
 }
 

@@ -120,3 +120,9 @@ func (b Broker) Endpoint(listener string) (Endpoint, bool) {
 	}
 	return Endpoint{}, false
 }
+
+// DefaultEntity stands, literally, for everybody of a type of entities who has no settings of his own.
+const DefaultEntity = "<default>"
+
+// ClientEntity is whom quotas are for: a user, a client id, a client id of a user, or an address. An empty part takes no part.
+type ClientEntity struct{ User, Client, IP string }
