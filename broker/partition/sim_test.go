@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ import (
 
 var (
 	simSeed  = flag.Int64("sim.seed", 0, "run this seed only")
-	simRuns  = flag.Int("sim.runs", 150, "runs of each simulation")
+	simRuns  = flag.Int("sim.runs", 100, "runs of each simulation")
 	simTrace = flag.Bool("sim.trace", false, "print what a failing run did")
 )
 
@@ -38,7 +39,8 @@ var (
 // producer, once; nothing that was read has changed; what was refused is not there; the replicas are equal, epochs included.
 type simulation struct {
 	rng     *rand.Rand
-	now     time.Time
+	began   time.Time
+	elapsed atomic.Int64
 	flush   bool // flush.messages=1
 	nodes   []*simNode
 	ctl     simController
@@ -48,6 +50,7 @@ type simulation struct {
 	next    uint64
 	writers []*simWriter
 	read    map[int64]uint64
+	tracing sync.Mutex // guards trace: flushers answer clients too
 	trace   []string
 	problem string
 	acked   int
@@ -90,7 +93,7 @@ type simNode struct {
 	epoch    int64
 	known    int32 // newest leader epoch that was told
 	inbox    []*kmsg.LeaderAndISRRequest
-	metadata map[cluster.BrokerID]bool
+	metadata atomic.Pointer[map[cluster.BrokerID]bool] // who lives, as this broker knows; replaced whole
 	alters   []proposed
 	answers  []func()            // fetches on their way back
 	asked    cluster.LeaderEpoch // in which the newest fetch was sent
@@ -100,7 +103,7 @@ const simPartition = "t"
 
 func newSimulation(seed int64, flush bool) *simulation {
 	s := &simulation{
-		rng: rand.New(rand.NewPCG(uint64(seed), 7)), now: time.Now(), flush: flush, records: map[uint64]*sent{}, read: map[int64]uint64{},
+		rng: rand.New(rand.NewPCG(uint64(seed), 7)), began: time.Now(), flush: flush, records: map[uint64]*sent{}, read: map[int64]uint64{},
 		reached: map[string]int{},
 	}
 	s.ctl = simController{leader: 1, isr: []int32{1, 2, 3}, live: map[int32]int64{}, refused: map[int32]int64{}}
@@ -123,7 +126,11 @@ func newSimulation(seed int64, flush bool) *simulation {
 	return s
 }
 
+func (s *simulation) now() time.Time { return s.began.Add(time.Duration(s.elapsed.Load())) }
+
 func (s *simulation) logf(format string, args ...any) {
+	s.tracing.Lock()
+	defer s.tracing.Unlock()
 	s.trace = append(s.trace, fmt.Sprintf(format, args...))
 }
 
@@ -157,12 +164,12 @@ func (n *simNode) open() {
 		return
 	}
 	n.logs = logs
-	n.metadata = map[cluster.BrokerID]bool{}
+	n.metadata.Store(&map[cluster.BrokerID]bool{})
 	n.set = NewSet(Options{
 		BrokerID: cluster.BrokerID(n.id), Logs: logs, Logger: zerolog.Nop(), Alter: n,
 		LagMax: func() time.Duration { return 3 * time.Second },
 		Topic:  func(string) TopicSettings { return TopicSettings{MinISR: 2} },
-		Alive:  func(id cluster.BrokerID) bool { return n.metadata[id] },
+		Alive:  n.alive,
 		ReadState: func(cluster.TopicPartition) (AlterResult, error) {
 			c := &n.s.ctl
 			return AlterResult{
@@ -170,12 +177,23 @@ func (n *simNode) open() {
 				PartitionEpoch: cluster.PartitionEpoch(c.version),
 			}, nil
 		},
-		Now: func() time.Time { return n.s.now },
+		Now: n.s.now,
 	})
 	n.epoch++
 	n.known, n.inbox, n.alters, n.answers = -1, nil, nil, nil
 	n.up = true
 	n.s.ctl.live[n.id] = n.epoch
+}
+
+func (n *simNode) alive(id cluster.BrokerID) bool { return (*n.metadata.Load())[id] }
+
+// learn brings the metadata up to date, but for one broker if behind is set.
+func (n *simNode) learn(behind ...cluster.BrokerID) {
+	live := map[cluster.BrokerID]bool{}
+	for id := range n.s.ctl.live {
+		live[cluster.BrokerID(id)] = !slices.Contains(behind, cluster.BrokerID(id))
+	}
+	n.metadata.Store(&live)
 }
 
 // close ends the process; what it had under way hears nothing more.
@@ -212,12 +230,8 @@ func (s *simulation) announce() {
 		if _, live := c.live[n.id]; !live || !n.up {
 			continue
 		}
-		n.metadata = map[cluster.BrokerID]bool{}
-		for id := range c.live {
-			n.metadata[cluster.BrokerID(id)] = true
-		}
-		if s.rng.IntN(12) == 0 {
-			delete(n.metadata, cluster.BrokerID(1+s.rng.IntN(3))) // it is behind
+		if n.learn(); s.rng.IntN(12) == 0 {
+			n.learn(cluster.BrokerID(1 + s.rng.IntN(3)))
 		}
 		if len(n.inbox) > 0 && s.rng.IntN(2) == 0 {
 			n.inbox = nil // a new controller tells only what is
@@ -295,7 +309,7 @@ func (s *simulation) deliver(n *simNode) {
 	}
 	if before == replication.Leader && word.Leader != n.id {
 		s.reached["demotion"]++
-		if word.Leader == -1 || !n.metadata[cluster.BrokerID(word.Leader)] {
+		if word.Leader == -1 || !n.alive(cluster.BrokerID(word.Leader)) {
 			s.reached["demotion with the new leader unknown"]++
 		}
 	}
@@ -349,7 +363,7 @@ func (s *simulation) produce() {
 	s.mu.Unlock()
 	bd := logstore.NewBuilder(o)
 	for i, id := range ids {
-		if err := bd.Append(logstore.Record{Offset: int64(i), Timestamp: s.now.UnixMilli(), Value: fmt.Appendf(nil, "%d", id)}); err != nil {
+		if err := bd.Append(logstore.Record{Offset: int64(i), Timestamp: s.now().UnixMilli(), Value: fmt.Appendf(nil, "%d", id)}); err != nil {
 			panic(err)
 		}
 	}
@@ -658,7 +672,7 @@ func (s *simulation) start(n *simNode) {
 // step does one thing.
 func (s *simulation) step(faults bool) {
 	n := s.nodes[s.rng.IntN(3)]
-	s.now = s.now.Add(time.Duration(s.rng.Int64N(int64(5 * time.Millisecond))))
+	s.elapsed.Add(s.rng.Int64N(int64(5 * time.Millisecond)))
 	switch k := s.rng.IntN(100); {
 	case k < 25:
 		s.produce()
@@ -733,6 +747,7 @@ func (s *simulation) round() {
 	}
 	s.settle()
 	for _, n := range s.nodes {
+		n.learn()
 		s.deliver(n)
 		s.arrive(n)
 		s.fetch(n)
@@ -742,10 +757,10 @@ func (s *simulation) round() {
 
 // check lets time pass.
 func (s *simulation) check(d time.Duration) {
-	s.now = s.now.Add(d)
+	s.elapsed.Add(int64(d))
 	for _, n := range s.nodes {
 		if n.up {
-			n.set.CheckISR(s.now)
+			n.set.CheckISR(s.now())
 			n.set.tasks.Wait()
 		}
 	}
