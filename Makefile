@@ -43,7 +43,7 @@ demo: build ## Send the Go source tree through the running cluster again and com
 	@$(BIN) demo --dir $(DIR)
 
 ##@ Test
-.PHONY: setup test test-short test-race test-long test-faults lint bench fuzz
+.PHONY: setup test test-short test-race test-long test-faults lint bench bench-kafka fuzz
 setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat, iproute2, iptables)
 	@scripts/setup zookeeper kcat iproute2 iptables
 
@@ -71,6 +71,11 @@ lint: ## gofmt, go vet and staticcheck
 
 bench: ## Benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+bench-kafka: setup build ## Measure beside Kafka 3.9, on a quiet machine, half an hour: BENCH_PAIRS (5), BENCH_SECONDS (5), BENCH_WORKLOADS, BENCH_JSON, BENCH_PLOT
+	OTTLA_BIN=$(abspath $(BIN)) OTTLA_BENCH=1 BENCH_PAIRS=$(BENCH_PAIRS) BENCH_SECONDS=$(BENCH_SECONDS) BENCH_WORKLOADS=$(BENCH_WORKLOADS) \
+		BENCH_JSON=$(abspath $(BENCH_JSON)) BENCH_PLOT=$(abspath $(BENCH_PLOT)) \
+		$(GO) test -count=1 -v -timeout 3h -run TestBesideKafka ./integration/bench
 
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz $(FUZZTIME)

@@ -38,12 +38,13 @@ type Broker struct {
 	// the next start, for Ottla only.
 	Supervised bool
 
-	t       testing.TB
-	network Network // nil = the loopback
-	parent  bool    // process is the supervisor, the broker is its child
-	process *exec.Cmd
-	ended   chan struct{} // closed when process has been reaped
-	code    int           // exit code, valid after ended
+	t          testing.TB
+	network    Network // nil = the loopback
+	production bool    // see Options
+	parent     bool    // process is the supervisor, the broker is its child
+	process    *exec.Cmd
+	ended      chan struct{} // closed when process has been reaped
+	code       int           // exit code, valid after ended
 }
 
 // start runs the process. It does not wait until it serves; see Cluster.WaitRegistered.
@@ -83,6 +84,9 @@ func (b *Broker) command() (*exec.Cmd, error) {
 		k, err := kafka39.Find()
 		if err != nil {
 			return nil, err
+		}
+		if b.production {
+			return k.ProductionBroker(file), nil
 		}
 		return k.Broker(file), nil
 	}

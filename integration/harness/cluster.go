@@ -45,10 +45,12 @@ func Pick[T any](short, long T) T {
 type Options struct {
 	Brokers    []Kind            // in the order of their ids, from 1
 	ZooKeepers int               // 1
+	Ensemble   *testzk.Ensemble  // of another cluster, to be shared; nil = one of its own
 	Chroot     string            // "" or "/some/path"
 	Properties map[string]string // over those of properties(), for every broker
 	Network    Network           // nil = the loopback
 	Prepare    func(*Broker)     // called before a broker's first start, when its folder is there
+	Production bool              // Kafka runs with the heap and collector of its own scripts, not with those of small tests
 }
 
 // Cluster is a running cluster. Its methods fail the test on error.
@@ -61,6 +63,7 @@ type Cluster struct {
 	properties map[string]string
 	network    Network
 	prepare    func(*Broker)
+	production bool
 	view       *View
 }
 
@@ -80,7 +83,10 @@ func Start(t testing.TB, o Options) *Cluster {
 	for _, kind := range o.Brokers {
 		NeedKind(t, kind)
 	}
-	c := &Cluster{t: t, ZooKeeper: testzk.StartOn(t, max(1, o.ZooKeepers), o.Network), properties: o.Properties, network: o.Network, prepare: o.Prepare}
+	if o.Ensemble == nil {
+		o.Ensemble = testzk.StartOn(t, max(1, o.ZooKeepers), o.Network)
+	}
+	c := &Cluster{t: t, ZooKeeper: o.Ensemble, properties: o.Properties, network: o.Network, prepare: o.Prepare, production: o.Production}
 	c.Connect = c.ZooKeeper.Connect + o.Chroot
 	for _, kind := range o.Brokers {
 		c.Add(kind, nil)
@@ -134,7 +140,7 @@ func (c *Cluster) Add(kind Kind, properties map[string]string) *Broker {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
-	b := &Broker{ID: id, Kind: kind, Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t, network: c.network}
+	b := &Broker{ID: id, Kind: kind, Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t, network: c.network, production: c.production}
 	if c.network != nil {
 		b.Address = net.JoinHostPort(c.network.Address(b.Machine()), strconv.Itoa(brokerPort))
 	} else {

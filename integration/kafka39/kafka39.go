@@ -125,6 +125,15 @@ func (k *Kafka) Broker(properties string) *exec.Cmd {
 	return k.command("broker.properties", "384m", "kafka.Kafka", properties)
 }
 
+// ProductionBroker is Broker with the heap and the collector that Kafka's own scripts choose: for measurements.
+func (k *Kafka) ProductionBroker(properties string) *exec.Cmd {
+	return exec.Command(k.java,
+		"-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
+		"-XX:+ExplicitGCInvokesConcurrent", "-XX:MaxInlineLevel=15", "-Djava.awt.headless=true",
+		"-Dlog4j.configuration=file:"+filepath.Join(k.home, "broker.properties"), "-cp", filepath.Join(k.home, "lib", "*"),
+		"kafka.Kafka", properties)
+}
+
 // tools are Kafka's scripts and the classes behind them.
 var tools = map[string]string{
 	"kafka-topics":               "org.apache.kafka.tools.TopicCommand",
