@@ -89,6 +89,7 @@ func (b *Broker) table() *wire.Table {
 		on(b, 0, 2, (*Broker).handleAlterConfigs),
 		on(b, 0, 1, (*Broker).handleIncrementalAlterConfigs),
 		on(b, 0, 1, (*Broker).handleDescribeCluster),
+		on(b, 0, 2, (*Broker).handleAlterReplicaLogDirs),
 		onCluster(b, opDescribe, 0, 4, (*Broker).handleDescribeLogDirs),
 		on(b, 0, 2, (*Broker).handleDeleteRecords),
 		on(b, 0, 0, (*Broker).handleDescribeProducers),

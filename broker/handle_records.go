@@ -10,7 +10,6 @@ import (
 
 	"ottla/broker/wire"
 	"ottla/config"
-	"ottla/logstore"
 )
 
 // DeleteRecords v0–2 raises the log start offset (KIP-107): -1 stands for the high watermark. It answers when every live replica
@@ -67,55 +66,6 @@ func (b *Broker) mayDeleteRecords(r *wire.Request, topic string) error {
 		return kerr.PolicyViolation
 	}
 	return nil
-}
-
-// DescribeLogDirs v0–4: sizes and lags of this broker's replicas, per directory (KIP-113). Version 3 adds an error for the whole,
-// 4 the size of the volumes (KIP-827).
-
-func (b *Broker) handleDescribeLogDirs(r *wire.Request, req *kmsg.DescribeLogDirsRequest) kmsg.Response {
-	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
-	wanted := func(string, int32) bool { return true }
-	if req.Topics != nil {
-		asked := map[string][]int32{}
-		for _, t := range req.Topics {
-			asked[t.Topic] = append(asked[t.Topic], t.Partitions...)
-		}
-		wanted = func(topic string, p int32) bool { return slices.Contains(asked[topic], p) }
-	}
-	for _, dir := range b.logs.Dirs() {
-		resp.Dirs = append(resp.Dirs, b.describeDir(dir, wanted))
-	}
-	return resp
-}
-
-func (b *Broker) describeDir(dir logstore.DirInfo, wanted func(string, int32) bool) kmsg.DescribeLogDirsResponseDir {
-	out := kmsg.NewDescribeLogDirsResponseDir()
-	out.Dir, out.TotalBytes, out.UsableBytes = dir.Path, -1, -1
-	if dir.Err != nil {
-		out.ErrorCode = kerr.KafkaStorageError.Code
-		return out
-	}
-	out.TotalBytes, out.UsableBytes = volumeSize(dir.Path)
-	at := map[string]int{}
-	for _, p := range b.partitions.All() {
-		tp, log := p.TopicPartition(), p.Log()
-		if log == nil || !wanted(tp.Topic, tp.Partition) || !inDir(log.Dir(), dir.Path) {
-			continue
-		}
-		i, ok := at[tp.Topic]
-		if !ok {
-			i = len(out.Topics)
-			at[tp.Topic] = i
-			t := kmsg.NewDescribeLogDirsResponseDirTopic()
-			t.Topic = tp.Topic
-			out.Topics = append(out.Topics, t)
-		}
-		dp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		dp.Partition, dp.Size = tp.Partition, log.Size()
-		dp.OffsetLag = max(0, log.HighWatermark()-log.LogEndOffset())
-		out.Topics[i].Partitions = append(out.Topics[i].Partitions, dp)
-	}
-	return out
 }
 
 // DescribeProducers v0: the idempotent producers that a partition remembers (KIP-664).

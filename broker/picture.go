@@ -107,7 +107,7 @@ func (b *Broker) sessionPicture(now time.Time) scrape.SessionPicture {
 
 func (b *Broker) logPicture(p *scrape.Picture) {
 	for _, d := range b.logs.Dirs() {
-		p.LogDirs = append(p.LogDirs, scrape.LogDirPicture{Path: d.Path, Size: d.Size, Partitions: d.Partitions, Offline: d.Err != nil})
+		p.LogDirs = append(p.LogDirs, scrape.LogDirPicture{Path: d.Path, Size: d.Size, Partitions: d.Partitions, Offline: d.Err != nil, Reserve: d.Short})
 	}
 	if b.reached("jobs") && b.cleaner != nil {
 		c := b.cleaner.Stats()

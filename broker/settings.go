@@ -115,6 +115,11 @@ func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
 		return // at start: what is opened later takes the settings as they are
 	}
 	c := logConfig(t)
+	for _, copied := range b.logs.Futures() { // first: one that takes its log's place meanwhile takes the log's settings
+		if copied.TopicPartition().Topic == topic {
+			copied.SetConfig(c)
+		}
+	}
 	for _, p := range b.partitions.All() {
 		if log := p.Log(); log != nil && p.TopicPartition().Topic == topic {
 			log.SetConfig(c)

@@ -20,9 +20,21 @@ const (
 	followerThrottledRate = "follower.replication.throttled.rate"
 )
 
+// movesThrottledRate is the rate of moves between log directories. Source: KIP-113.
+const movesThrottledRate = "replica.alter.log.dirs.io.max.bytes.per.second"
+
+// moveThrottle holds back all moves together.
+func (b *Broker) moveThrottle() *quota.Throttle {
+	s := b.config.Load()
+	return b.throttleOver(config.AlterLogDirsReplicationQuotaWindowNum.Of(s), config.AlterLogDirsReplicationQuotaWindowSizeSeconds.Of(s), movesThrottledRate)
+}
+
 func (b *Broker) throttleOf(rateKey string) *quota.Throttle {
 	s := b.config.Load()
-	samples, span := config.ReplicationQuotaWindowNum.Of(s), config.ReplicationQuotaWindowSizeSeconds.Of(s)
+	return b.throttleOver(config.ReplicationQuotaWindowNum.Of(s), config.ReplicationQuotaWindowSizeSeconds.Of(s), rateKey)
+}
+
+func (b *Broker) throttleOver(samples int, span time.Duration, rateKey string) *quota.Throttle {
 	return quota.NewThrottle(samples, span, func() float64 {
 		text, _, ok := b.config.Load().Value(rateKey)
 		if !ok {

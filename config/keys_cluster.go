@@ -6,8 +6,8 @@ import (
 
 // ZooKeeper, identity, replication, the controller.
 var (
-	AlterLogDirsReplicationQuotaWindowNum         = later(intKey("alter.log.dirs.replication.quota.window.num", "11", atLeast(1), ReadOnly, "Samples kept for the throttle of moves between log directories."))
-	AlterLogDirsReplicationQuotaWindowSizeSeconds = later(timeKey("alter.log.dirs.replication.quota.window.size.seconds", Int, "1", time.Second, atLeast[int64](1), ReadOnly, "Span of one of those samples."))
+	AlterLogDirsReplicationQuotaWindowNum         = intKey("alter.log.dirs.replication.quota.window.num", "11", atLeast(1), ReadOnly, "Samples kept for the throttle of moves between log directories.")
+	AlterLogDirsReplicationQuotaWindowSizeSeconds = timeKey("alter.log.dirs.replication.quota.window.size.seconds", Int, "1", time.Second, atLeast[int64](1), ReadOnly, "Span of one of those samples.")
 	AutoCreateTopicsEnable                        = boolKey("auto.create.topics.enable", "true", ReadOnly, "Create a topic when a client asks for one that does not exist.")
 	AutoLeaderRebalanceEnable                     = boolKey("auto.leader.rebalance.enable", "true", ReadOnly, "Move leaders back to the preferred replicas from time to time.")
 	_                                             = inert(intKey("background.threads", "10", atLeast(1), ClusterWide, "Accepted without effect: the scheduler takes what it needs."))

@@ -21,5 +21,5 @@ var (
 	// Throttles, set with kafka-configs or kafka-reassign-partitions.
 	LeaderReplicationThrottledRate         = dynamicOnly(longKey("leader.replication.throttled.rate", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that leaders send to throttled replicas."))
 	FollowerReplicationThrottledRate       = dynamicOnly(longKey("follower.replication.throttled.rate", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that throttled replicas fetch."))
-	ReplicaAlterLogDirsIOMaxBytesPerSecond = later(dynamicOnly(longKey("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that moves between log directories copy.")))
+	ReplicaAlterLogDirsIOMaxBytesPerSecond = dynamicOnly(longKey("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", atLeast[int64](0), ClusterWide, "Bytes a second that moves between log directories copy."))
 )

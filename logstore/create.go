@@ -39,11 +39,15 @@ func (m *Manager) create(tp cluster.TopicPartition, id cluster.TopicID, isNew bo
 	if closed {
 		return nil, ErrClosed
 	}
-	d, err := m.dirForNew(isNew)
+	if l, found, err := m.openPutOff(tp); found {
+		return l, err
+	}
+	d, err := m.dirForNew(tp, isNew)
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.create(tp, id, m.options.Defaults(tp.Topic))
+	defer d.pending.Add(-1)
+	l, err := d.createIn(tp.String(), tp, id, m.options.Defaults(tp.Topic), 0)
 	if err != nil {
 		fault := storageError("create", filepath.Join(d.path, tp.String()), err)
 		if !fault.Full {
@@ -53,10 +57,28 @@ func (m *Manager) create(tp cluster.TopicPartition, id cluster.TopicID, isNew bo
 	}
 	m.mu.Lock()
 	m.mu.logs[tp] = l
+	delete(m.mu.preferred, tp)
 	m.mu.Unlock()
 	d.add(l)
 	d.touchAll()
 	return l, nil
+}
+
+// openPutOff tries again to open a log for which there was no space.
+func (m *Manager) openPutOff(tp cluster.TopicPartition) (l *Log, found bool, err error) {
+	for _, d := range m.dirs {
+		j, ok := d.takePutOff(tp)
+		if !ok {
+			continue
+		}
+		l, err := loadLog(d, filepath.Join(d.path, j.name), tp, m.options.Defaults(tp.Topic), j.state)
+		if err != nil {
+			d.putOff(j)
+			return nil, true, err
+		}
+		return l, true, m.adopt(j, l)
+	}
+	return nil, false, nil
 }
 
 func (m *Manager) creationLock(tp cluster.TopicPartition) *sync.Mutex {
@@ -64,7 +86,11 @@ func (m *Manager) creationLock(tp cluster.TopicPartition) *sync.Mutex {
 	return &m.creating[h%uint64(len(m.creating))]
 }
 
-func (m *Manager) dirForNew(isNew bool) (*logDir, error) {
+// dirForNew chooses the directory: the one that was asked for, else that with the fewest partitions, with those that are just
+// being created. The caller takes it out of pending when it is done.
+func (m *Manager) dirForNew(tp cluster.TopicPartition, isNew bool) (*logDir, error) {
+	m.mu.Lock() // one choice at a time
+	defer m.mu.Unlock()
 	var best *logDir
 	for _, d := range m.dirs {
 		if err := d.fault(); err != nil {
@@ -73,6 +99,10 @@ func (m *Manager) dirForNew(isNew bool) (*logDir, error) {
 			}
 			continue
 		}
+		if d.path == m.mu.preferred[tp] {
+			best = d
+			break
+		}
 		if best == nil || d.count() < best.count() {
 			best = d
 		}
@@ -80,20 +110,22 @@ func (m *Manager) dirForNew(isNew bool) (*logDir, error) {
 	if best == nil {
 		return nil, m.dirs[0].fault()
 	}
+	best.pending.Add(1)
 	return best, nil
 }
 
-func (d *logDir) create(tp cluster.TopicPartition, id cluster.TopicID, c *Config) (*Log, error) {
+// createIn makes a log in a directory of the given name, which begins at offset start.
+func (d *logDir) createIn(name string, tp cluster.TopicPartition, id cluster.TopicID, c *Config, start int64) (*Log, error) {
 	for _, checkpoint := range []*checkpointer{&d.recoveryPoints, &d.logStarts, &d.highWatermarks, &d.cleanPoints} {
 		if err := checkpoint.forget(tp); err != nil {
 			return nil, err
 		}
 	}
-	dir := filepath.Join(d.path, tp.String())
+	dir := filepath.Join(d.path, name)
 	if err := d.fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	l, err := loadLog(d, dir, tp, c, loadState{clean: true})
+	l, err := loadLog(d, dir, tp, c, loadState{clean: true, logStart: start})
 	if err != nil {
 		return nil, err
 	}

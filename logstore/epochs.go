@@ -172,6 +172,9 @@ func (c *EpochCache) TruncateFromStart(offset int64) {
 	c.publish(append(kept, entries[above:]...))
 }
 
+// Replace takes another history: in memory at once, in the file with the next Flush. entries is not changed afterwards.
+func (c *EpochCache) Replace(entries []EpochEntry) { c.publish(entries) }
+
 // Clear forgets everything: in memory at once, in the file with the next Flush.
 func (c *EpochCache) Clear() {
 	if len(c.Entries()) > 0 {

@@ -17,10 +17,11 @@ import (
 
 // job is one partition directory to load.
 type job struct {
-	dir   *logDir
-	name  string
-	tp    cluster.TopicPartition
-	state loadState
+	dir    *logDir
+	name   string
+	tp     cluster.TopicPartition
+	state  loadState
+	future bool // the copy of a log that is being moved here
 }
 
 func (m *Manager) load() error {
@@ -48,6 +49,9 @@ func (m *Manager) load() error {
 	}
 	if !m.clean {
 		m.cleanEpoch = cluster.NoBrokerEpoch
+	}
+	if err := m.settleMoves(jobs); err != nil {
+		return err
 	}
 	if err := m.loadAll(jobs, total); err != nil {
 		return err
@@ -81,15 +85,16 @@ func (m *Manager) survey(d *logDir) (jobs []job, clean bool, epoch cluster.Broke
 			continue
 		}
 		if strings.HasSuffix(e.Name(), deleteSuffix) {
+			d.deleted = append(d.deleted, e.Name())
 			d.trash.addDir(m.options.Now(), filepath.Join(d.path, e.Name()))
 			continue
 		}
-		tp, ok := parsePartitionDir(e.Name())
-		if !ok {
+		tp, state, ok := PartitionDir(e.Name())
+		if !ok || state == DirStray {
 			d.logger.Warn().Str("dir", filepath.Join(d.path, e.Name())).Msg("not a partition's directory: left alone (Kafka would refuse to start)")
 			continue
 		}
-		jobs = append(jobs, job{dir: d, name: e.Name(), tp: tp, state: d.loadState(tp, clean)})
+		jobs = append(jobs, job{dir: d, name: e.Name(), tp: tp, state: d.loadState(tp, clean), future: state == DirFuture})
 	}
 	return jobs, clean || len(jobs) == 0, epoch, nil
 }
@@ -162,6 +167,10 @@ func (m *Manager) loadOne(j job) error {
 	}
 	l, err := loadLog(j.dir, filepath.Join(j.dir.path, j.name), j.tp, m.options.Defaults(j.tp.Topic), j.state)
 	var fault *StorageError
+	if errors.As(err, &fault) && fault.Full {
+		m.putOff(j, fault)
+		return nil
+	}
 	if errors.As(err, &fault) {
 		j.dir.fail(fault)
 		return nil
@@ -169,16 +178,35 @@ func (m *Manager) loadOne(j job) error {
 	if err != nil {
 		return err
 	}
+	return m.adopt(j, l)
+}
+
+// adopt takes a loaded log in.
+func (m *Manager) adopt(j job, l *Log) error {
 	m.mu.Lock()
-	other, twice := m.mu.logs[j.tp]
-	m.mu.logs[j.tp] = l
+	to := m.mu.logs
+	if j.future {
+		to = m.mu.futures
+	}
+	other, twice := to[j.tp]
+	if !twice {
+		to[j.tp] = l
+	}
 	m.mu.Unlock()
 	if twice {
 		l.closeFiles()
-		return fmt.Errorf("partition %s is in two log directories, %s and %s: remove the stale one", j.tp, other.LogDir(), j.dir.path)
+		return fmt.Errorf("partition %s is in two log directories, %s and %s: remove the stale one", j.tp, other.Dir(), l.Dir())
 	}
 	j.dir.add(l)
 	return nil
+}
+
+// putOff leaves a log for which there is no space now (its recovery writes index files) to the next attempt to open it: the
+// directory and the other logs in it go on.
+func (m *Manager) putOff(j job, fault *StorageError) {
+	m.options.Logger.Error().Err(fault).Str("topic", j.tp.Topic).Int32("partition", j.tp.Partition).Str("dir", j.dir.path).
+		Msg("no space to open a log: it stays offline until there is")
+	j.dir.putOff(j)
 }
 
 // afterLoad writes checkpoints that claim more than is there, before anything can be appended, and flushes what was recovered.

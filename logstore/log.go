@@ -39,6 +39,7 @@ type Log struct {
 	lastFlush    atomic.Int64 // Unix time in ns
 	onFlushed    atomic.Pointer[func(int64)]
 	recovery     Recovery     // constant after load
+	cuts         atomic.Int64 // counts truncations, before anything is cut; for who reads along
 	cleaned      atomic.Int64 // see cleanedTo
 
 	mu struct {

@@ -37,7 +37,9 @@ type logDir struct {
 	background group
 	flushers   chan struct{} // a slot for each flush in the background
 	trash      trash
-	syncRuns   sharedRun // of the directory itself
+	syncRuns   sharedRun    // of the directory itself
+	pending    atomic.Int64 // logs that are just being created
+	deleted    []string     // names of -delete directories that were found at the start
 
 	recoveryPoints checkpointer
 	logStarts      checkpointer
@@ -46,16 +48,17 @@ type logDir struct {
 
 	mu struct {
 		sync.Mutex
-		logs map[cluster.TopicPartition]*Log
-		lock io.Closer
-		meta Meta
+		logs   map[cluster.TopicPartition]*Log
+		putOff map[cluster.TopicPartition]job // logs that could not be opened for want of space
+		lock   io.Closer
+		meta   Meta
 	}
 }
 
 func newLogDir(path string, fsys FS, logger zerolog.Logger, now func() time.Time, onFailure func(string, error)) *logDir {
 	d := &logDir{path: path, fs: fsys, logger: logger, now: now, onFailure: onFailure, flushers: make(chan struct{}, flushersPerDir)}
 	d.reserve.dir, d.reserve.fs, d.reserve.logger = path, fsys, logger
-	d.mu.logs = map[cluster.TopicPartition]*Log{}
+	d.mu.logs, d.mu.putOff = map[cluster.TopicPartition]*Log{}, map[cluster.TopicPartition]job{}
 	d.recoveryPoints.init(d, RecoveryPointCheckpoint, func(l *Log) (int64, bool) { return l.FlushedOffset(), true })
 	d.logStarts.init(d, LogStartCheckpoint, func(l *Log) (int64, bool) {
 		v := l.view.Load()
@@ -110,7 +113,7 @@ func (d *logDir) logs() []*Log {
 func (d *logDir) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.mu.logs)
+	return len(d.mu.logs) + int(d.pending.Load())
 }
 
 func (d *logDir) add(l *Log) {
@@ -123,6 +126,28 @@ func (d *logDir) drop(tp cluster.TopicPartition) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.mu.logs, tp)
+}
+
+func (d *logDir) putOff(j job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.putOff[j.tp] = j
+}
+
+// takePutOff gives a log that was put off to whoever tries again.
+func (d *logDir) takePutOff(tp cluster.TopicPartition) (job, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	j, ok := d.mu.putOff[tp]
+	delete(d.mu.putOff, tp)
+	return j, ok
+}
+
+// absent lists the partitions that are here and not open: what the checkpoints say of them stays.
+func (d *logDir) absent() []cluster.TopicPartition {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.mu.putOff))
 }
 
 func (d *logDir) meta() Meta {

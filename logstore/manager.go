@@ -49,6 +49,14 @@ type DirInfo struct {
 	Short      bool  // its volume has less free space than the reserve: clients' appends are refused
 }
 
+// LogInfo describes one log in a directory.
+type LogInfo struct {
+	TopicPartition cluster.TopicPartition
+	Size           int64
+	OffsetLag      int64 // how far its end is behind: of a copy behind the log, of a log behind its high watermark
+	Future         bool  // a copy on its way here
+}
+
 // Manager owns the log directories and the logs in them. It guards itself. It starts no goroutine of its own, but for flushes
 // in the background, which Close awaits; the passes are run by a scheduler.
 type Manager struct {
@@ -62,8 +70,10 @@ type Manager struct {
 
 	mu struct {
 		sync.RWMutex
-		logs   map[cluster.TopicPartition]*Log
-		closed bool
+		logs      map[cluster.TopicPartition]*Log
+		futures   map[cluster.TopicPartition]*Log   // copies of logs that are being moved; see move.go
+		preferred map[cluster.TopicPartition]string // directories for logs that may be created
+		closed    bool
 	}
 	// creating lets one creation or deletion of a partition happen at a time, and those of different partitions side by side:
 	// each waits for the disk. Taken before mu.
@@ -77,7 +87,8 @@ type Manager struct {
 // be loaded though its disk is sound.
 func OpenManager(o ManagerOptions) (*Manager, error) {
 	m := &Manager{options: o.withDefaults(), seed: maphash.MakeSeed()}
-	m.mu.logs = map[cluster.TopicPartition]*Log{}
+	m.mu.logs, m.mu.futures = map[cluster.TopicPartition]*Log{}, map[cluster.TopicPartition]*Log{}
+	m.mu.preferred = map[cluster.TopicPartition]string{}
 	m.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
 	m.deleteDelay.Store(int64(DefaultConfig().FileDeleteDelay))
 	if err := m.open(); err != nil {
@@ -179,7 +190,7 @@ func (m *Manager) Logs() []*Log {
 func (m *Manager) Dirs() []DirInfo {
 	infos := make([]DirInfo, 0, len(m.dirs))
 	for _, d := range m.dirs {
-		info := DirInfo{Path: d.path, ID: d.meta().DirectoryID, Err: d.fault(), Short: d.reserve.short.Load()}
+		info := DirInfo{Path: d.path, ID: d.meta().DirectoryID, Err: d.fault(), Short: d.reserve.look(m.options.Now())}
 		for _, l := range d.logs() {
 			info.Partitions++
 			info.Size += l.Size()
@@ -205,4 +216,29 @@ func (m *Manager) CheckpointedHighWatermark(tp cluster.TopicPartition) int64 {
 		return l.recovery.CheckpointedHighWatermark
 	}
 	return 0
+}
+
+// LogsIn describes the logs in a directory, in no order.
+func (m *Manager) LogsIn(dir string) []LogInfo {
+	d := m.dirOf(dir)
+	if d == nil {
+		return nil
+	}
+	logs := d.logs()
+	out := make([]LogInfo, len(logs))
+	for i, l := range logs {
+		out[i] = m.describe(l)
+	}
+	return out
+}
+
+func (m *Manager) describe(l *Log) LogInfo {
+	info := LogInfo{TopicPartition: l.tp, Size: l.Size()}
+	log, _ := m.Get(l.tp)
+	if info.Future = log != l; !info.Future {
+		info.OffsetLag = max(0, l.HighWatermark()-l.LogEndOffset())
+	} else if log != nil {
+		info.OffsetLag = max(0, log.LogEndOffset()-l.LogEndOffset())
+	}
+	return info
 }

@@ -95,6 +95,11 @@ func (c *checkpointer) writeOnce() error {
 			offsets[l.tp] = offset
 		}
 	}
+	for _, tp := range c.dir.absent() {
+		if offset, ok := c.get(tp); ok {
+			offsets[tp] = offset
+		}
+	}
 	if err := WriteOffsetCheckpoint(c.dir.fs, c.path, offsets); err != nil {
 		c.dirty.Store(true)
 		fault := storageError("write", c.path, err)

@@ -14,32 +14,71 @@ import (
 func (m *Manager) SetDeleteDelay(d time.Duration) { m.deleteDelay.Store(int64(d)) }
 
 // Delete removes a partition's log: its directory is renamed to -delete at once, durably, and removed by a DeletePass after
-// the delay. Without a log it does nothing.
+// the delay. A copy that was on its way to another directory goes as well. Without a log it does nothing. After an error that is
+// Full the log is still there, closed, and can be deleted again.
 func (m *Manager) Delete(tp cluster.TopicPartition) error {
 	lock := m.creationLock(tp)
 	lock.Lock()
 	defer lock.Unlock()
-	m.mu.Lock()
-	l, ok := m.mu.logs[tp]
-	delete(m.mu.logs, tp)
-	m.mu.Unlock()
+	if err := m.abandonLocked(tp); err != nil {
+		return err
+	}
+	l, ok := m.Get(tp)
 	if !ok {
-		return nil
+		return m.deletePutOff(tp)
 	}
-	d := l.owner
-	d.drop(tp)
-	name := deletedDirName(tp)
-	if err := l.moveAway(filepath.Join(d.path, name)); err != nil {
-		d.fail(storageError("delete", l.Dir(), err))
-		return d.fault()
+	if err := m.discard(l); err != nil {
+		return err
 	}
-	d.trash.addDir(m.options.Now().Add(time.Duration(m.deleteDelay.Load())), filepath.Join(d.path, name))
-	d.touchAll()
-	if err := d.syncNames(); err != nil {
-		d.fail(storageError("sync", d.path, err))
-		return d.fault()
+	l.owner.drop(tp)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.mu.logs, tp)
+	delete(m.mu.preferred, tp)
+	return nil
+}
+
+// deletePutOff removes a log that is there but could not be opened.
+func (m *Manager) deletePutOff(tp cluster.TopicPartition) error {
+	for _, d := range m.dirs {
+		j, ok := d.takePutOff(tp)
+		if !ok {
+			continue
+		}
+		to := filepath.Join(d.path, deletedDirName(tp))
+		if err := d.fs.Rename(filepath.Join(d.path, j.name), to); err != nil {
+			d.putOff(j)
+			return storageError("delete", filepath.Join(d.path, j.name), err)
+		}
+		d.trash.addDir(m.options.Now().Add(time.Duration(m.deleteDelay.Load())), to)
+		return d.syncNames()
 	}
 	return nil
+}
+
+// discard renames a log's directory to -delete.
+func (m *Manager) discard(l *Log) error {
+	d := l.owner
+	to := filepath.Join(d.path, deletedDirName(l.tp))
+	if err := l.moveAway(to); err != nil {
+		return m.judgeRemoval(l, err)
+	}
+	d.trash.addDir(m.options.Now().Add(time.Duration(m.deleteDelay.Load())), to)
+	d.touchAll()
+	if err := d.syncNames(); err != nil {
+		return m.judgeRemoval(l, err)
+	}
+	return nil
+}
+
+// judgeRemoval takes a directory offline for a fault, but not for want of space: nothing was lost then.
+func (m *Manager) judgeRemoval(l *Log, err error) error {
+	fault := storageError("delete", l.Dir(), err)
+	if fault.Full {
+		return fault
+	}
+	l.owner.fail(fault)
+	return l.owner.fault()
 }
 
 func deletedDirName(tp cluster.TopicPartition) string {
@@ -50,19 +89,19 @@ func deletedDirName(tp cluster.TopicPartition) string {
 	return topic[:min(len(topic), fileNameMax-len(tail))] + tail
 }
 
-// moveAway ends the log and renames its directory. Slices in use stay readable.
+// moveAway renames a log's directory and ends the log. Slices in use stay readable. After an error the log is as before.
 func (l *Log) moveAway(to string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.fs.Rename(l.Dir(), to); err != nil {
+		return err
+	}
+	l.dir.Store(&to)
 	if l.mu.err == nil {
 		l.mu.err = ErrClosed
 	}
 	for _, s := range l.view.Load().segments {
 		s.retire()
 	}
-	if err := l.fs.Rename(l.Dir(), to); err != nil {
-		return err
-	}
-	l.dir.Store(&to)
 	return nil
 }

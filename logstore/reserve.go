@@ -61,6 +61,19 @@ func (r *reserve) admit(n int, now time.Time) error {
 	return nil
 }
 
+// look says whether the reserve is in use, for who looks on: it asks the volume when the last answer is old.
+func (r *reserve) look(now time.Time) bool {
+	if r.share <= 0 {
+		return false
+	}
+	age := now.UnixNano() - r.checkedAt.Load()
+	if (age < 0 || age >= int64(reserveCheckInterval)) && r.checking.CompareAndSwap(false, true) {
+		r.check(now)
+		r.checking.Store(false)
+	}
+	return r.short.Load()
+}
+
 // check asks the volume. One that does not answer is taken as having space: the write itself will tell.
 func (r *reserve) check(now time.Time) {
 	r.checkedAt.Store(now.UnixNano())

@@ -106,6 +106,10 @@ func (f *lazyFile) open(s *segment, suffix string, flag int) (*sharedFile, error
 	}
 	path := s.path(suffix)
 	file, err := s.log.fs.OpenFile(path, os.O_RDWR|flag, 0o644)
+	if errors.Is(err, fs.ErrNotExist) && path != s.path(suffix) { // the directory was renamed in between
+		path = s.path(suffix)
+		file, err = s.log.fs.OpenFile(path, os.O_RDWR|flag, 0o644)
+	}
 	// The name may by now be another segment's: a removed or cut segment must not open it.
 	if s.gone.Load() {
 		if err == nil {

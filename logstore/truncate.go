@@ -80,6 +80,7 @@ func (l *Log) flushEpochsLocked() error {
 // cutLocked removes everything from offset on, which lies in one of the segments. Later segments go first, durably: else a
 // crash could bring them back behind a hole. After an error the state is unknown.
 func (l *Log) cutLocked(offset int64) error {
+	l.cuts.Add(1)
 	v := l.view.Load()
 	i := v.find(offset)
 	s := v.segments[i]
@@ -249,6 +250,7 @@ func (t *tail) cutTimes(x timeIndex, rel int64) error {
 
 // truncateFullyLocked replaces all segments by an empty one at offset.
 func (l *Log) truncateFullyLocked(offset int64) error {
+	l.cuts.Add(1)
 	old := l.view.Load().segments
 	if err := l.removeSegments(old); err != nil {
 		return l.parkLocked(err)

@@ -273,6 +273,7 @@ func (s *Set) stop(d *stopDecision) {
 	if d.err = p.mayStop(d.epoch); d.err != nil {
 		return
 	}
+	s.stopMove(d.id)
 	p.stop(d.epoch)
 	d.p = p
 	if d.delete {
@@ -336,8 +337,4 @@ func parallel(n int, fn func(i int)) {
 	wg.Wait()
 }
 
-// within reports whether path lies in dir.
-func within(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
-}
+func cleanPath(dir string) string { return filepath.Clean(dir) }

@@ -37,8 +37,11 @@ type bench struct {
 
 const self cluster.BrokerID = 1
 
-func newBench(t testing.TB, fs *crashfs.FS) *bench {
+func newBench(t testing.TB, fs *crashfs.FS, dirs ...string) *bench {
 	t.Helper()
+	if dirs == nil {
+		dirs = []string{"/data"}
+	}
 	if fs == nil {
 		fs = crashfs.New()
 	}
@@ -47,7 +50,7 @@ func newBench(t testing.TB, fs *crashfs.FS) *bench {
 		dead: map[cluster.BrokerID]bool{},
 	}
 	logs, err := logstore.OpenManager(logstore.ManagerOptions{
-		Dirs: []string{"/data"}, FS: fs, BrokerID: self, ClusterID: "test",
+		Dirs: dirs, FS: fs, BrokerID: self, ClusterID: "test",
 		Defaults: func(string) *logstore.Config { return b.config }, RecoveryThreads: 2, Logger: zerolog.Nop(),
 	})
 	require.NoError(t, err)
@@ -66,6 +69,7 @@ func newBench(t testing.TB, fs *crashfs.FS) *bench {
 
 func (b *bench) close() {
 	if b.logs != nil {
+		b.set.moves.stop()
 		b.set.tasks.Wait()
 		_ = b.logs.Close(true)
 		b.logs = nil

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"errors"
 	"math"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -23,10 +24,21 @@ func (p *Partition) Read(r ReadRequest) (ReadResult, error) {
 	if r.Now.IsZero() {
 		r.Now = p.set.now()
 	}
-	if r.Replica >= 0 {
-		return p.readForFollower(&r)
+	for {
+		log := p.Log()
+		out, err := p.readOnce(&r)
+		// The log may have been moved to another directory, and closed here, in between.
+		if !errors.Is(err, kerr.KafkaStorageError) || log == nil || p.Log() == log {
+			return out, err
+		}
 	}
-	return p.readForConsumer(&r)
+}
+
+func (p *Partition) readOnce(r *ReadRequest) (ReadResult, error) {
+	if r.Replica >= 0 {
+		return p.readForFollower(r)
+	}
+	return p.readForConsumer(r)
 }
 
 func (p *Partition) readForConsumer(r *ReadRequest) (ReadResult, error) {

@@ -90,6 +90,7 @@ func (p *Partition) openLog(d *decision) error {
 	p.mu.Unlock()
 	if known != nil {
 		d.log = known
+		p.set.resumeMove(p)
 		return p.recordTopicID(d)
 	}
 	logs := p.set.options.Logs
@@ -109,7 +110,11 @@ func (p *Partition) openLog(d *decision) error {
 	}
 	d.log = log
 	p.adoptLog(log, logs.CheckpointedHighWatermark(p.id))
-	return p.recordTopicID(d)
+	if err := p.recordTopicID(d); err != nil {
+		return err
+	}
+	p.set.resumeMove(p)
+	return nil
 }
 
 // mustNotCreate reports whether an empty log would lead although acknowledged records may exist elsewhere: then everybody

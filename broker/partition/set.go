@@ -40,7 +40,9 @@ type Options struct {
 	ReadState func(cluster.TopicPartition) (AlterResult, error)
 	// LeadShortened allows logs that may lack acknowledged records to lead: an operator's decision. Nil: no.
 	LeadShortened func() bool
-	Now           func() time.Time // default time.Now
+	// Moves bounds what moves between log directories copy. Nil: nothing does.
+	Moves MoveThrottle
+	Now   func() time.Time // default time.Now
 }
 
 // Set is this broker's partitions. Kafka's name for it is ReplicaManager.
@@ -53,6 +55,7 @@ type Set struct {
 	slots   chan struct{}  // as many as may run at a time
 	traffic trafficTable   // guards itself
 	changes isrChanges
+	moves   moves
 
 	lagMax   atomic.Int64                 // replica.lag.time.max.ms in nanoseconds, taken from the settings by Reconfigure
 	fetchers atomic.Pointer[Fetchers]     // set once
@@ -79,6 +82,8 @@ func NewSet(o Options) *Set {
 	}
 	s := &Set{options: o, log: o.Logger.With().Str("component", "partition").Logger(), start: o.Now()}
 	s.slots = make(chan struct{}, changeWorkers)
+	s.moves.slots = make(chan struct{}, movesAtOnce)
+	s.moves.running = map[cluster.TopicPartition]*move{}
 	s.mu.partitions = map[cluster.TopicPartition]*Partition{}
 	s.active.partitions = map[*Partition]struct{}{}
 	s.roles.controllerEpoch.Store(-1)
@@ -236,9 +241,10 @@ func (s *Set) DirFailed(dir string, cause error) {
 	n := 0
 	for _, p := range s.All() {
 		log := p.Log()
-		if log == nil || !within(log.Dir(), dir) {
+		if log == nil || log.LogDir() != cleanPath(dir) {
 			continue
 		}
+		s.stopMove(p.id)
 		n++
 		if p.goOffline(cause) {
 			resigned = append(resigned, p)
@@ -291,6 +297,7 @@ func (s *Set) checkInterval() time.Duration {
 // Run does the periodic work until ctx ends, and then waits for background work.
 func (s *Set) Run(ctx context.Context) {
 	defer s.tasks.Wait()
+	defer s.moves.stop()
 	timer := time.NewTimer(s.checkInterval())
 	defer timer.Stop()
 	for {

@@ -89,6 +89,7 @@ func Families() []Family {
 			{"ottla_log_directory_bytes", gauge, "Bytes of all segments in a log directory.", byDir(func(d *LogDirPicture) float64 { return float64(d.Size) })},
 			{"ottla_log_directory_partitions", gauge, "Partitions in a log directory.", byDir(func(d *LogDirPicture) float64 { return float64(d.Partitions) })},
 			{"ottla_log_directory_offline", gauge, "1 for a log directory that has failed.", byDir(func(d *LogDirPicture) float64 { return number(d.Offline) })},
+			{"ottla_log_directory_in_reserve", gauge, "1 for a log directory on a disk with less free space than ottla.disk.reserve.percent: clients' writes are refused.", byDir(func(d *LogDirPicture) float64 { return number(d.Reserve) })},
 			{"ottla_cleaner_runs_total", counter, "Logs that were compacted.", byCleaner(func(c *CleanerPicture) float64 { return float64(c.Runs) })},
 			{"ottla_cleaner_read_bytes_total", counter, "Bytes read by compaction.", byCleaner(func(c *CleanerPicture) float64 { return float64(c.BytesRead) })},
 			{"ottla_cleaner_written_bytes_total", counter, "Bytes written by compaction.", byCleaner(func(c *CleanerPicture) float64 { return float64(c.BytesWritten) })},

@@ -89,6 +89,7 @@ type LogDirPicture struct {
 	Size       int64
 	Partitions int
 	Offline    bool
+	Reserve    bool // less free space than ottla.disk.reserve.percent
 }
 
 // CleanerPicture is the log cleaner, totals since the start.
