@@ -19,7 +19,7 @@ func checkWrites(report func(format string, args ...any)) func(zktest.Call) zkte
 			if !strings.HasPrefix(op.Path, zkcoord.BrokerTopicsPath) {
 				continue
 			}
-			if first := call.Ops[0]; first.Kind != zkcoord.OpCheck || first.Path != zkcoord.ControllerEpochPath {
+			if first := call.Ops[0]; first.Kind != zkcoord.OpCheck || first.Path != zkcoord.ControllerEpochPath || first.Version < 0 {
 				report("write to %s is not fenced", op.Path)
 			}
 			if !strings.HasSuffix(op.Path, "/state") || op.Kind != zkcoord.OpSet && op.Kind != zkcoord.OpCreate {
@@ -41,6 +41,29 @@ func checkWrites(report func(format string, args ...any)) func(zktest.Call) zkte
 		}
 		return zktest.NoFault
 	}
+}
+
+// mayDelete says what is wrong with a request to delete a replica; "" when its topic goes, or when the assignment lets go of the
+// broker and its copy is not counted on any more. A broker that is being added again may hear of an earlier removal.
+func (w *world) mayDelete(tp cluster.TopicPartition, id cluster.BrokerID) string {
+	if going, _, err := w.admin.Exists(zkcoord.DeleteTopicPath(tp.Topic)); err != nil || going {
+		return ""
+	}
+	nodes, err := zkcoord.ReadTopics(w.admin, []string{tp.Topic})
+	node, found := nodes[tp.Topic]
+	if err != nil || !found {
+		return ""
+	}
+	states, err := zkcoord.States(w.admin, []cluster.TopicPartition{tp})
+	if err != nil {
+		return ""
+	}
+	named := slices.Contains(node.Partitions[tp.Partition], id) && !slices.Contains(node.Removing[tp.Partition], id) &&
+		!slices.Contains(node.Adding[tp.Partition], id)
+	if st := states[tp].State; named || st.Leader == id || slices.Contains(st.ISR, id) {
+		return fmt.Sprintf("broker %d is to delete %s: assignment %v, state %+v", id, tp, node, st)
+	}
+	return ""
 }
 
 // watcher remembers the states that it saw, to check that they only move forward.
@@ -69,6 +92,9 @@ func (o *watcher) step(w *world) error {
 			return fmt.Errorf("%s: an epoch fell: %+v after %+v", tp, now, before)
 		case now.State.Leader != before.State.Leader && now.State.LeaderEpoch == before.State.LeaderEpoch:
 			return fmt.Errorf("%s: two leaders of one epoch: %+v after %+v", tp, now, before)
+		case now.Version == before.Version+1 && now.State.Recovery != cluster.Recovering && now.State.Leader != cluster.NoBroker &&
+			!slices.Contains(before.State.ISR, now.State.Leader):
+			return fmt.Errorf("%s: the leader was not in sync: %+v after %+v", tp, now, before)
 		}
 	}
 	return nil

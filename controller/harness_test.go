@@ -38,7 +38,8 @@ type world struct {
 	slow     time.Duration // of each answer
 	quiet    bool          // keeps no log
 	connect  func() (zkcoord.Session, func())
-	opened   func(b *fakeBroker) // hears of new sessions; may be nil
+	opened   func(b *fakeBroker)              // hears of new sessions; may be nil
+	report   func(format string, args ...any) // hears of what no controller may do; may be nil
 }
 
 // fakeBroker answers the controller as a broker does, and keeps what a broker keeps.
@@ -347,6 +348,9 @@ func (b *fakeBroker) stopReplica(req *kmsg.StopReplicaRequest) *kmsg.StopReplica
 				rp.ErrorCode = kerr.FencedLeaderEpoch.Code
 			default:
 				if ps.Delete {
+					if wrong := b.w.mayDelete(tp, b.id); wrong != "" && b.w.report != nil {
+						b.w.report("%s", wrong)
+					}
 					delete(b.hosted, tp)
 					delete(b.disk, tp)
 				}

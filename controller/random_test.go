@@ -46,6 +46,7 @@ func runEvents(t *testing.T, events []string) (problem error) {
 		}
 	}
 	faults := &lostAnswers{check: checkWrites(report)}
+	w.report = report
 	w.opened = func(b *fakeBroker) { b.session.SetFault(faults.hook) }
 	for id := range 4 {
 		w.start(brokerArg(fmt.Sprint(id+1)), "")

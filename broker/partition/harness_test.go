@@ -32,6 +32,7 @@ type bench struct {
 	dead    map[cluster.BrokerID]bool
 	noLease bool
 	skew    time.Duration // added to the clock
+	wall    time.Duration // by which the wall clock was set, see jumped
 	state   AlterResult   // what ReadState finds
 }
 
@@ -61,11 +62,13 @@ func newBench(t testing.TB, fs *crashfs.FS, dirs ...string) *bench {
 		Alive:     func(id cluster.BrokerID) bool { return !b.dead[id] },
 		Lease:     func() bool { return !b.noLease },
 		ReadState: func(cluster.TopicPartition) (AlterResult, error) { return b.state, nil },
-		Now:       func() time.Time { return time.Now().Add(b.skew) },
+		Now:       b.now,
 	})
 	t.Cleanup(b.close)
 	return b
 }
+
+func (b *bench) now() time.Time { return jumped(time.Now().Add(b.skew), b.wall) }
 
 func (b *bench) close() {
 	if b.logs != nil {

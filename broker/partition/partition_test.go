@@ -3,6 +3,7 @@ package partition
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -492,4 +493,41 @@ func TestNewLeaderFlushesWhatItFinds(t *testing.T) {
 	b.config.FlushMessages = 1
 	require.NoError(t, b.decide(decisionFor{leader: 1, epoch: 2, version: 2, isr: []int32{1}, replicas: []int32{1}}))
 	require.Eventually(t, func() bool { return p.Log().FlushedOffset() == 3 }, 10*time.Second, time.Millisecond)
+}
+
+// jumped is t on a wall clock that was set by d meanwhile: the monotonic clock goes on.
+func jumped(t time.Time, d time.Duration) time.Time {
+	const nanoBits = 30 // of the wall seconds' place in a time.Time that has a monotonic reading
+	wall := (*uint64)(unsafe.Pointer(&t))
+	*wall += uint64(int64(d/time.Second)) << nanoBits
+	return t
+}
+
+func TestS14WallClockJumps(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.lead(1, []int32{1, 2, 3}, []int32{1, 2, 3})
+	start := time.Now()
+	require.Equal(t, 24*time.Hour, jumped(start, 24*time.Hour).Round(0).Sub(start.Round(0)), "the wall clock jumps")
+	require.Zero(t, jumped(start, 24*time.Hour).Sub(start), "the monotonic one does not")
+	for round, jump := range []time.Duration{0, 24 * time.Hour, -24 * time.Hour, time.Hour, 0} {
+		b.wall = jump
+		r, _ := produce(t, p, 1, 1)
+		require.NoError(t, r.Err)
+		b.set.CheckISR(b.now())
+		b.set.tasks.Wait()
+		require.Empty(t, b.alter.take(), "round %d: nobody has lagged", round)
+		for _, follower := range []cluster.BrokerID{2, 3} {
+			_, err := p.Read(fetchAs(follower, 1, int64(round+1)))
+			require.NoError(t, err)
+		}
+		require.Equal(t, int64(round+1), p.Log().HighWatermark())
+	}
+	// And whoever really lags leaves, though the wall clock goes back.
+	b.skew, b.wall = time.Minute, -24*time.Hour
+	r, _ := produce(t, p, 1, 1)
+	require.NoError(t, r.Err)
+	b.skew = 2 * time.Minute
+	b.set.CheckISR(b.now())
+	b.set.tasks.Wait()
+	require.Len(t, b.alter.take(), 1)
 }
