@@ -46,10 +46,15 @@ func (b *Broker) dirFailed(dir string, cause error) {
 	}
 	b.tasks.run(func() {
 		b.partitions.DirFailed(dir, cause)
-		if err := zkcoord.NotifyLogDirFailure(b.zk.Session(), b.id); err != nil {
-			b.log.Error().Err(err).Str("dir", dir).Msg("the controller could not be told of the failed log directory")
-		}
+		b.tellOfLogDirs()
 	})
+}
+
+// tellOfLogDirs has the controller ask after all replicas here: which of them can serve has changed.
+func (b *Broker) tellOfLogDirs() {
+	if err := zkcoord.NotifyLogDirFailure(b.zk.Session(), b.id); err != nil {
+		b.log.Error().Err(err).Msg("the controller could not be told that the state of a log directory has changed")
+	}
 }
 
 func (b *Broker) startJobs(context.Context) error {

@@ -31,6 +31,7 @@ func (b *Broker) openPartitions(context.Context) error {
 		StrictLease:   func() bool { return config.OttlaStrictAcks.Of(b.config.Load()) },
 		SelectReplica: b.nearestReplica,
 		ReadState:     b.readState,
+		AskAgain:      b.tellOfLogDirs,
 		Moves:         b.moveThrottle(),
 	})
 	b.fetchers = fetcher.New(fetcher.Options{

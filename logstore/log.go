@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"errors"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -193,6 +194,15 @@ type Offsets struct{ LogStart, LogEnd, HighWatermark, LastStable int64 }
 func (l *Log) Offsets() Offsets {
 	v := l.view.Load()
 	return Offsets{LogStart: v.logStart, LogEnd: v.logEnd, HighWatermark: v.highWatermark, LastStable: v.lastStable}
+}
+
+// FreeBytes is what may still be written to the log's volume; very much when the volume does not say.
+func (l *Log) FreeBytes() int64 {
+	space, err := l.fs.Space(l.Dir())
+	if err != nil {
+		return math.MaxInt64
+	}
+	return space.Free
 }
 
 // FlushedOffset is the exclusive end of what surely survives a loss of power: the recovery point.

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -12,6 +13,7 @@ import (
 	"ottla/broker/replication"
 	"ottla/internal/cluster"
 	"ottla/logstore"
+	"ottla/logstore/crashfs"
 )
 
 func TestSingleReplicaAppendsReadsAndLists(t *testing.T) {
@@ -530,4 +532,32 @@ func TestS14WallClockJumps(t *testing.T) {
 	b.set.CheckISR(b.now())
 	b.set.tasks.Wait()
 	require.Len(t, b.alter.take(), 1)
+}
+
+func TestReplicaThatHadNoRoomAsksToBeLookedAtAgain(t *testing.T) {
+	b := newBench(t, nil)
+	asked := 0
+	b.set.options.AskAgain = func() { asked++ }
+	check := func(after time.Duration) int {
+		b.skew += after
+		b.set.CheckISR(b.now())
+		b.set.tasks.Wait()
+		return asked
+	}
+	b.lead(1, []int32{1, 2}, []int32{1, 2})
+	b.fs.FailWith(func(op crashfs.Op) error {
+		if op.Kind == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	b.fs.SetSpace(logstore.Space{Total: 1 << 30})
+	require.ErrorIs(t, b.decide(decisionFor{leader: 1, epoch: 2, version: 2, isr: []int32{1, 2}, replicas: []int32{1, 2}}), kerr.KafkaStorageError)
+	require.Zero(t, check(2*time.Second), "nothing has changed yet")
+	b.fs.FailWith(nil)
+	b.fs.SetSpace(logstore.Space{Total: 1 << 30, Free: 1 << 29})
+	require.Equal(t, 1, check(2*time.Second))
+	require.Equal(t, 1, check(2*time.Second), "once")
+	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 3, version: 3, isr: []int32{2}, replicas: []int32{1, 2}}))
+	require.Equal(t, 1, check(time.Hour))
 }

@@ -208,6 +208,9 @@ func (p *Partition) flushAsLastMember(log *logstore.Log) {
 func (p *Partition) failLeader(d *decision, err error) {
 	d.err = err
 	d.led = p.standDown()
+	if d.refusal != "" || full(err) {
+		p.set.refused.add(p)
+	}
 	e := p.set.log.Error().Str("topic", p.id.Topic).Int32("partition", p.id.Partition).
 		Int32("leader_epoch", int32(d.LeaderEpoch)).Err(err)
 	if d.refusal != "" {

@@ -38,6 +38,9 @@ type Options struct {
 	SelectReplica func(rack string, candidates []cluster.BrokerID) cluster.BrokerID
 	// ReadState reads the partition's state znode, to settle an ISR change whose outcome is unknown. May be nil.
 	ReadState func(cluster.TopicPartition) (AlterResult, error)
+	// AskAgain tells the controller that replicas which refused to lead may serve again: it takes a replica that answered
+	// KAFKA_STORAGE_ERROR for lost, and tells it nothing more, until it is asked to look. Nil: nobody is told.
+	AskAgain func()
 	// LeadShortened allows logs that may lack acknowledged records to lead: an operator's decision. Nil: no.
 	LeadShortened func() bool
 	// Moves bounds what moves between log directories copy. Nil: nothing does.
@@ -55,6 +58,7 @@ type Set struct {
 	slots   chan struct{}  // as many as may run at a time
 	traffic trafficTable   // guards itself
 	changes isrChanges
+	refused refused // guards itself
 	moves   moves
 
 	lagMax   atomic.Int64                 // replica.lag.time.max.ms in nanoseconds, taken from the settings by Reconfigure
@@ -286,6 +290,7 @@ func (s *Set) CheckISR(now time.Time) {
 			s.active.add(p)
 		}
 	}
+	s.refused.retry(s, now)
 }
 
 // checkInterval is a tenth of the lag time: Kafka looks every half of it, so a member that hangs holds up acks=all for up to

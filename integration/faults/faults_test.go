@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // TestFaults plays the schedule of a seed (OTTLA_FAULT_SEED, else 1) for some minutes (OTTLA_FAULT_MINUTES, else one short round)
 // and ends with one line of figures. The same seed gives the same schedule; who is hit, and what is lost on the way, is up to the
-// cluster.
+// cluster. OTTLA_FAULT_SKIP leaves out so many steps at the schedule's beginning: to go on where an earlier run ended.
 func TestFaults(t *testing.T) {
 	seed := uint64(1)
 	if text := os.Getenv("OTTLA_FAULT_SEED"); text != "" {
@@ -35,15 +35,21 @@ func TestFaults(t *testing.T) {
 	}
 	r := newRig(t, seed)
 	plan := newPlanner(seed, r.able(), partitions, harness.SessionTimeout)
+	skip, _ := strconv.Atoi(os.Getenv("OTTLA_FAULT_SKIP"))
+	for range skip {
+		plan.next()
+	}
 	end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
 	for time.Now().Before(end) && len(r.problems) == 0 {
 		s := plan.next()
 		r.play(s)
+		r.steps++
 		for _, rec := range []*recorder{r.ledger, r.probes} {
 			if alarm := rec.alarm(); alarm != "" {
 				r.problem("%s: %s", rec.topic, alarm)
 			}
 		}
 	}
+	t.Logf("played steps %d to %d of seed %d", skip, skip+r.steps, seed)
 	r.finish()
 }

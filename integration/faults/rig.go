@@ -50,6 +50,7 @@ type rig struct {
 
 	done     []happened
 	revived  int
+	steps    int      // of the schedule
 	problems []string // what has gone wrong beside the records
 }
 
