@@ -27,53 +27,68 @@ type change struct {
 	value *string
 }
 
+// alteration is what a request wants of one resource. With replace, what is not named goes back to its default.
+type alteration struct {
+	resource resourceName
+	changes  []change
+	replace  bool
+}
+
 func (b *Broker) handleAlterConfigs(r *wire.Request, req *kmsg.AlterConfigsRequest) kmsg.Response {
-	b.tasks.run(func() {
-		resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
-		seen := map[resourceName]int{}
-		for _, res := range req.Resources {
-			seen[resourceName{res.ResourceType, res.ResourceName}]++
+	resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
+	wishes := make([]alteration, len(req.Resources))
+	for i, res := range req.Resources {
+		wishes[i] = alteration{resource: resourceName{res.ResourceType, res.ResourceName}, replace: true}
+		for _, c := range res.Configs {
+			wishes[i].changes = append(wishes[i].changes, change{c.Name, kmsg.IncrementalAlterConfigOpSet, c.Value})
 		}
-		for _, res := range req.Resources {
-			changes := make([]change, len(res.Configs))
-			for i, c := range res.Configs {
-				changes[i] = change{c.Name, kmsg.IncrementalAlterConfigOpSet, c.Value}
-			}
-			name := resourceName{res.ResourceType, res.ResourceName}
-			err := b.alterResource(r, name, seen[name] > 1, changes, true, req.ValidateOnly)
-			out := kmsg.NewAlterConfigsResponseResource()
-			out.ResourceType, out.ResourceName = res.ResourceType, res.ResourceName
-			out.ErrorCode, out.ErrorMessage = b.codeAndMessage(err)
-			resp.Resources = append(resp.Resources, out)
-		}
-		r.Respond(resp)
+	}
+	b.alterResources(r, wishes, req.ValidateOnly, resp, func(res resourceName, code int16, message *string) {
+		out := kmsg.NewAlterConfigsResponseResource()
+		out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = res.kind, res.name, code, message
+		resp.Resources = append(resp.Resources, out)
 	})
 	return nil
 }
 
 func (b *Broker) handleIncrementalAlterConfigs(r *wire.Request, req *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
-	b.tasks.run(func() {
-		resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
-		seen := map[resourceName]int{}
-		for _, res := range req.Resources {
-			seen[resourceName{res.ResourceType, res.ResourceName}]++
+	resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
+	wishes := make([]alteration, len(req.Resources))
+	for i, res := range req.Resources {
+		wishes[i] = alteration{resource: resourceName{res.ResourceType, res.ResourceName}}
+		for _, c := range res.Configs {
+			wishes[i].changes = append(wishes[i].changes, change{c.Name, c.Op, c.Value})
 		}
-		for _, res := range req.Resources {
-			changes := make([]change, len(res.Configs))
-			for i, c := range res.Configs {
-				changes[i] = change{c.Name, c.Op, c.Value}
-			}
-			name := resourceName{res.ResourceType, res.ResourceName}
-			err := b.alterResource(r, name, seen[name] > 1, changes, false, req.ValidateOnly)
-			out := kmsg.NewIncrementalAlterConfigsResponseResource()
-			out.ResourceType, out.ResourceName = res.ResourceType, res.ResourceName
-			out.ErrorCode, out.ErrorMessage = b.codeAndMessage(err)
-			resp.Resources = append(resp.Resources, out)
-		}
-		r.Respond(resp)
+	}
+	b.alterResources(r, wishes, req.ValidateOnly, resp, func(res resourceName, code int16, message *string) {
+		out := kmsg.NewIncrementalAlterConfigsResponseResource()
+		out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = res.kind, res.name, code, message
+		resp.Resources = append(resp.Resources, out)
 	})
 	return nil
 }
+
+// alterResources fulfils the wishes one after the other in a task, tells done of each, and sends the answer.
+func (b *Broker) alterResources(r *wire.Request, wishes []alteration, validateOnly bool, resp kmsg.Response,
+	done func(res resourceName, code int16, message *string)) {
+	b.tasks.run(func() {
+		seen := map[resourceName]int{}
+		for _, w := range wishes {
+			seen[w.resource]++
+		}
+		for _, w := range wishes {
+			err := errTwice
+			if seen[w.resource] == 1 {
+				err = b.alterResource(r, w, validateOnly)
+			}
+			code, message := b.codeAndMessage(err)
+			done(w.resource, code, message)
+		}
+		r.Respond(resp)
+	})
+}
+
+var errTwice = withMessage(kerr.InvalidRequest, "Each resource must appear at most once.")
 
 type resourceName struct {
 	kind kmsg.ConfigResourceType
@@ -88,30 +103,27 @@ func (b *Broker) codeAndMessage(err error) (int16, *string) {
 	return b.errorCode(err), &message
 }
 
-// alterResource changes one resource. With replace, what is not named goes back to its default.
-func (b *Broker) alterResource(r *wire.Request, res resourceName, twice bool, changes []change, replace, validateOnly bool) error {
-	if twice {
-		return withMessage(kerr.InvalidRequest, "Each resource must appear at most once.")
-	}
-	if err := checkChanges(changes); err != nil {
+func (b *Broker) alterResource(r *wire.Request, w alteration, validateOnly bool) error {
+	if err := checkChanges(w.changes); err != nil {
 		return err
 	}
-	switch res.kind {
+	name := w.resource.name
+	switch w.resource.kind {
 	case kmsg.ConfigResourceTypeTopic:
-		if !b.allowed(r, opAlterConfigs, topicResource(res.name)) {
+		if !b.allowed(r, opAlterConfigs, topicResource(name)) {
 			return kerr.TopicAuthorizationFailed
 		}
-		return b.alterTopic(res.name, changes, replace, validateOnly)
+		return b.alterTopic(name, w.changes, w.replace, validateOnly)
 	case kmsg.ConfigResourceTypeBroker:
 		if !b.allowed(r, opAlterConfigs, clusterResource) {
 			return kerr.ClusterAuthorizationFailed
 		}
-		if err := b.alterableBroker(res.name); err != nil {
+		if err := b.alterableBroker(name); err != nil {
 			return err
 		}
-		return b.alterBroker(res.name, changes, replace, validateOnly)
+		return b.alterBroker(name, w.changes, w.replace, validateOnly)
 	}
-	return withMessage(kerr.InvalidRequest, fmt.Sprintf("Unknown resource type %d", res.kind))
+	return withMessage(kerr.InvalidRequest, fmt.Sprintf("Unknown resource type %d", w.resource.kind))
 }
 
 // alterableBroker refuses a broker's own resource that was sent to another broker. The empty name is the cluster's default.

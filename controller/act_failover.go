@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"ottla/config"
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 	"ottla/zkcoord"
 )
 
@@ -242,20 +242,7 @@ func (r *reign) nameTopics(topics []*topic) error {
 
 func (r *reign) watchTopics(names []string) []func() {
 	cancels := make([]func(), len(names))
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(watchersInFlight, len(names)) {
-		wg.Go(func() {
-			for i := range next {
-				cancels[i] = r.watchTopic(names[i])
-			}
-		})
-	}
-	for i := range names {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	parallel.For(len(names), watchersInFlight, func(i int) { cancels[i] = r.watchTopic(names[i]) })
 	return cancels
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 )
 
 // Close stops everything and unlocks the directories. clean: flush, snapshots, exact index lengths, checkpoints, and then the
@@ -54,29 +55,9 @@ const closersPerDir = 8
 
 func (d *logDir) closeLogs(clean bool, threads int) error {
 	logs := d.logs()
-	queue := make(chan *Log, len(logs))
-	for _, l := range logs {
-		queue <- l
-	}
-	close(queue)
-	faults := make(chan error, len(logs))
-	var wg sync.WaitGroup
-	for range min(max(threads, closersPerDir), len(logs)) {
-		wg.Go(func() {
-			for l := range queue {
-				if err := l.close(clean); err != nil {
-					faults <- err
-				}
-			}
-		})
-	}
-	wg.Wait()
-	close(faults)
-	var all []error
-	for err := range faults {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
+	faults := make([]error, len(logs))
+	parallel.For(len(logs), max(threads, closersPerDir), func(i int) { faults[i] = logs[i].close(clean) })
+	return errors.Join(faults...)
 }
 
 func (d *logDir) markClean(epoch cluster.BrokerEpoch) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 )
 
 // Offsets in ZooKeeper: /consumers/G/offsets/T/P holds a committed offset as decimal text. Clients that commit with version 0, and
@@ -50,7 +51,7 @@ func GroupPartitions(s Session, group string) ([]cluster.TopicPartition, error) 
 	}
 	partitions := make([][]string, len(topics))
 	errs := make([]error, len(topics))
-	window(len(topics), windowWidth, func(i int) {
+	parallel.For(len(topics), windowWidth, func(i int) {
 		partitions[i], _, errs[i] = s.Children(GroupOffsetsPath(group) + "/" + topics[i])
 	})
 	var tps []cluster.TopicPartition
@@ -107,7 +108,7 @@ func WriteOffsets(s Session, group string, offsets map[cluster.TopicPartition]in
 	slices.SortFunc(tps, comparePartitions)
 	alone := writeOffsetBatches(s, group, offsets, tps)
 	errs := make([]error, len(alone))
-	window(len(alone), windowWidth, func(i int) {
+	parallel.For(len(alone), windowWidth, func(i int) {
 		errs[i] = writeOffset(s, GroupOffsetPath(group, alone[i]), offsets[alone[i]])
 	})
 	for i, err := range errs {

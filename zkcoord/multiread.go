@@ -3,6 +3,8 @@ package zkcoord
 import (
 	"errors"
 	"slices"
+
+	"ottla/internal/parallel"
 )
 
 // A multiRead carries many getData in one request (ZooKeeper 3.6 and later). Each path has its own outcome. Ten times faster than
@@ -23,7 +25,7 @@ func (s *session) GetMany(paths []string) []GetResult {
 		total += len(full[i])
 	}
 	chunks := chunkPaths(full)
-	window(len(chunks), multiReadInFlight, func(i int) {
+	parallel.For(len(chunks), multiReadInFlight, func(i int) {
 		from, to := chunks[i][0], chunks[i][1]
 		s.getChunk(full[from:to], results[from:to])
 	})
@@ -67,7 +69,7 @@ func (s *session) getChunk(paths []string, results []GetResult) {
 			return
 		}
 	}
-	window(len(paths), s.client.maxInFlight, func(i int) {
+	parallel.For(len(paths), s.client.maxInFlight, func(i int) {
 		if results[i].Err == nil {
 			results[i].Data, results[i].Stat, results[i].Err = s.getFull(paths[i])
 		}

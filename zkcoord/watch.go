@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/go-zookeeper/zk"
+
+	"ottla/internal/parallel"
 )
 
 // watches are the watches of one session. ZooKeeper's watches fire once; here one goroutine takes what fired, arms it again, and
@@ -255,7 +257,7 @@ func (w *watches) take() []pending {
 
 // rearm arms the watches and returns whom to tell.
 func (w *watches) rearm(all []pending) []func() {
-	window(len(all), w.s.client.maxInFlight, func(i int) {
+	parallel.For(len(all), w.s.client.maxInFlight, func(i int) {
 		p := &all[i]
 		now, err := w.arm(p.key, false)
 		if err != nil && !errors.Is(err, ErrSessionLost) {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-zookeeper/zk"
 	"github.com/rs/zerolog"
+
+	"ottla/internal/parallel"
 )
 
 // session is one ZooKeeper session over one library connection, which serves no other session.
@@ -630,7 +632,7 @@ func failedOp(raw []zk.MultiResponse) int {
 // MultiMany implements Session.
 func (s *session) MultiMany(multis [][]Op) []MultiResult {
 	results := make([]MultiResult, len(multis))
-	window(len(multis), s.client.maxInFlight, func(i int) {
+	parallel.For(len(multis), s.client.maxInFlight, func(i int) {
 		results[i].Results, results[i].Err = s.Multi(multis[i]...)
 	})
 	return results

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,6 +13,7 @@ import (
 	"ottla/broker/partition"
 	"ottla/broker/replication"
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 	"ottla/logstore"
 )
 
@@ -34,7 +33,7 @@ type result struct {
 // apply hands an answer to the partitions, in parallel, and then decides for each when to ask again.
 func (f *fetcher) apply(resp *kmsg.FetchResponse) {
 	results := f.match(resp)
-	each(len(results), func(i int) {
+	parallel.For(len(results), applyWorkers, func(i int) {
 		r := &results[i]
 		if r.err == nil {
 			r.err = r.it.write(r.part)
@@ -221,24 +220,4 @@ func (f *fetcher) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Respons
 		f.restart()
 	}
 	return resp, err
-}
-
-// each calls fn for 0 to n-1 from a bounded number of goroutines and returns when all are done.
-func each(n int, fn func(i int)) {
-	if n < 2 {
-		for i := range n {
-			fn(i)
-		}
-		return
-	}
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(n, applyWorkers) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				fn(i)
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/broker/replication"
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 )
 
 // changeWorkers bounds how many partitions change their role at the same time: creating a log and making an epoch durable
@@ -116,11 +115,11 @@ func (s *Set) decide(decisions []decision) {
 	for _, d := range follow {
 		d.p.closeGate(d)
 	}
-	parallel(len(lead), func(i int) {
+	parallel.For(len(lead), changeWorkers, func(i int) {
 		s.unfollow(lead[i].p)
 		lead[i].p.becomeLeader(lead[i], now)
 	})
-	parallel(len(follow), func(i int) { follow[i].p.becomeFollower(follow[i]) })
+	parallel.For(len(follow), changeWorkers, func(i int) { follow[i].p.becomeFollower(follow[i]) })
 	s.afterDecisions(decisions)
 }
 
@@ -209,7 +208,7 @@ func (s *Set) StopReplica(req *kmsg.StopReplicaRequest, own cluster.BrokerEpoch)
 		return resp
 	}
 	stops := stopsOf(req)
-	parallel(len(stops), func(i int) { s.stop(&stops[i]) })
+	parallel.For(len(stops), changeWorkers, func(i int) { s.stop(&stops[i]) })
 	var resigned []*Partition
 	deleted := 0
 	for i := range stops {
@@ -315,26 +314,6 @@ func (p *Partition) detach() {
 	defer p.mu.Unlock()
 	p.mu.log = nil
 	p.publishLocked()
-}
-
-// parallel calls fn for 0 to n-1 from at most changeWorkers goroutines and returns when all are done.
-func parallel(n int, fn func(i int)) {
-	if n < 2 {
-		for i := range n {
-			fn(i)
-		}
-		return
-	}
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(n, changeWorkers) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				fn(i)
-			}
-		})
-	}
-	wg.Wait()
 }
 
 func cleanPath(dir string) string { return filepath.Clean(dir) }
