@@ -89,6 +89,14 @@ func (l offsetsLog) Bounds() (start, end int64) {
 	return log.LogStartOffset(), log.LogEndOffset()
 }
 
+func (l offsetsLog) Committed() int64 {
+	log := l.p.Log()
+	if log == nil {
+		return -1
+	}
+	return log.HighWatermark()
+}
+
 func (l offsetsLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
 	log := l.p.Log()
 	if log == nil {

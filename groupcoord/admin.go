@@ -131,7 +131,7 @@ func (c *Coordinator) deleteGroup(id string, done func(error)) {
 			tps = append(tps, tp)
 		}
 		records = g.tombstones(tps, true)
-		if e.mu.external {
+		if e.mu.external || c.o.Dual {
 			finish = c.thenFromZooKeeper(id, done)
 		}
 		e.bury(records, finish)
@@ -208,7 +208,7 @@ func (c *Coordinator) DeleteOffsets(group string, tps []cluster.TopicPartition, 
 	default:
 		err = kerr.NonEmptyGroup
 	}
-	external := e.mu.external && err == nil
+	external := (e.mu.external || c.o.Dual) && err == nil
 	var wg pendingCount
 	if err == nil {
 		wg.start(func() { done(each, nil) })
@@ -234,7 +234,11 @@ func (c *Coordinator) DeleteOffsets(group string, tps []cluster.TopicPartition, 
 		session := c.o.Session()
 		c.o.Run(func() {
 			if err := deleteFromZooKeeper(session, group, over, false); err != nil {
-				c.log.Warn().Err(err).Str("group", group).Msg("offsets could not be deleted from zookeeper")
+				for i := range each {
+					if each[i] == nil {
+						each[i] = zooKeeperVerdict(err)
+					}
+				}
 			}
 			wg.finish()
 		})
@@ -275,10 +279,24 @@ func (c *Coordinator) TopicsDeleted(tps []cluster.TopicPartition) {
 				}
 			}
 			e.bury(e.mu.group.tombstones(found, false), func(error) {})
+			external, id := e.mu.external || c.o.Dual, e.mu.group.id
 			e.mu.Unlock()
+			if external {
+				c.deleteLater(id, tps)
+			}
 		}
 		s.flush()
 	}
+}
+
+// deleteLater deletes offsets of deleted topics from ZooKeeper: a topic that is created anew begins at its start.
+func (c *Coordinator) deleteLater(group string, tps []cluster.TopicPartition) {
+	session := c.o.Session()
+	c.o.Run(func() {
+		if err := deleteFromZooKeeper(session, group, tps, false); err != nil {
+			c.log.Warn().Err(err).Str("group", group).Msg("offsets of a deleted topic could not be deleted from zookeeper")
+		}
+	})
 }
 
 // Expire removes offsets whose time is over, and groups of which nothing is left. It is run every
@@ -312,7 +330,8 @@ func (e *entry) expire(now time.Time, retention time.Duration) (removed int, dea
 	for _, tp := range over {
 		e.mu.offsets.remove(tp)
 	}
-	dead = g.state == Empty && len(g.pending) == 0 && e.mu.offsets.empty() && !e.mu.external
+	kept := e.mu.external && e.shard.c.o.InZooKeeper // offsets in ZooKeeper do not expire
+	dead = g.state == Empty && len(g.pending) == 0 && e.mu.offsets.empty() && !kept
 	e.bury(g.tombstones(over, dead), func(error) {})
 	if dead {
 		g.enter(&decision{now: now}, Dead)

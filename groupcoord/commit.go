@@ -89,7 +89,7 @@ type pendingCommit struct {
 func (e *entry) commit(r *Commit, done func()) {
 	c := e.shard.c
 	d := decision{now: c.now()}
-	toTopic, toZooKeeper := !c.o.InZooKeeper || c.o.Dual, c.o.InZooKeeper || c.o.Dual
+	toTopic, toZooKeeper := !c.o.InZooKeeper || c.o.Dual, c.o.InZooKeeper || c.o.Dual && checkGroupName(r.Group) == nil
 	var session zkcoord.Session
 	if toZooKeeper {
 		session = c.o.Session()

@@ -119,9 +119,7 @@ const loadRetry = time.Second
 // part of the offsets they would begin anew.
 func (c *Coordinator) loadPatiently(s *shard) {
 	for s.phase.Load() == loading {
-		c.loaders <- struct{}{}
 		err := c.load(s)
-		<-c.loaders
 		if err == nil {
 			return
 		}

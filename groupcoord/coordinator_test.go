@@ -1,6 +1,7 @@
 package groupcoord
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 
 	"ottla/internal/cluster"
 	"ottla/logstore"
+	"ottla/zkcoord"
 )
 
 func TestPartitionOfIsJavasHash(t *testing.T) {
@@ -380,6 +382,124 @@ func TestDualCommitsGoToBoth(t *testing.T) {
 		require.Equal(t, "3", string(data))
 		require.EqualValues(t, 3, b.offset("g", tp("t", 0)))
 	}
+}
+
+func TestDualOffsetsAreDeletedFromBoth(t *testing.T) {
+	for _, primary := range []bool{false, true} {
+		b := newBench(t, func(o *Options) { o.InZooKeeper, o.Dual = primary, true })
+		b.elect(1)
+		b.commit("gone", 3, tp("t", 0))
+		b.commit("kept", 3, tp("t", 0), tp("u", 0))
+		b.Resigned(0)
+		b.elect(2) // the next coordinator has only read the topic
+		require.NoError(t, b.delete("gone"))
+		_, _, err := b.session.Get("/consumers/gone")
+		require.ErrorIs(t, err, zkcoord.ErrNoNode)
+		b.TopicsDeleted([]cluster.TopicPartition{tp("t", 0)})
+		require.Eventually(t, func() bool {
+			_, _, err := b.session.Get("/consumers/kept/offsets/t/0")
+			return errors.Is(err, zkcoord.ErrNoNode)
+		}, 10*time.Second, time.Millisecond)
+		require.EqualValues(t, -1, b.offset("kept", tp("t", 0)))
+		require.EqualValues(t, 3, b.offset("kept", tp("u", 0)))
+		done := make(chan []error, 1)
+		b.DeleteOffsets("kept", []cluster.TopicPartition{tp("u", 0)}, func(each []error, err error) {
+			require.NoError(t, err)
+			done <- each
+		})
+		require.Equal(t, []error{nil}, <-done)
+		require.EqualValues(t, -1, b.offset("kept", tp("u", 0)))
+	}
+}
+
+// A group whose id cannot be a znode's name still commits to the topic; only with ZooKeeper as the storage it is refused.
+func TestDualCommitOfAnOddNameGoesToTheTopic(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.Dual = true })
+	b.elect(1)
+	require.Equal(t, []error{nil}, b.commit("a/b", 3, tp("t", 0)))
+	require.EqualValues(t, 3, b.offset("a/b", tp("t", 0)))
+	require.NoError(t, b.delete("a/b"))
+}
+
+func TestDualGroupsExpireWithTheTopicsOffsets(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.Dual = true })
+	b.elect(1)
+	b.commit("g", 3, tp("t", 0))
+	b.Expire(b.now().Add(2 * time.Hour))
+	require.Equal(t, "Dead", b.state("g"))
+}
+
+func TestFailedDeletionFromZooKeeperIsTold(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.InZooKeeper = true })
+	b.elect(1)
+	b.commit("g", 3, tp("t", 0))
+	b.session.Expire()
+	done := make(chan []error, 1)
+	b.DeleteOffsets("g", []cluster.TopicPartition{tp("t", 0)}, func(each []error, _ error) { done <- each })
+	require.Equal(t, []error{kerr.NotCoordinator}, <-done)
+}
+
+// What the former leader wrote may not be in all in-sync replicas yet. It is not told before it is: it could still go.
+func TestLoadWaitsUntilWhatWasReadIsCommitted(t *testing.T) {
+	b := newBench(t, nil)
+	b.elect(1)
+	require.Equal(t, []error{nil}, b.commit("g", 5, tp("t", 0)))
+	b.log.hold(true)
+	committed := make(chan struct{})
+	r := &Commit{Group: "g", Generation: -1, Entries: []CommitEntry{{TopicPartition: tp("t", 0), Committed: Committed{Offset: 6, ExpireMs: -1}}}}
+	b.Commit(r, func() { close(committed) })
+	b.log.mu.Lock()
+	b.log.epoch = 2
+	b.log.mu.Unlock()
+	b.Elected(0, 2, b.log)
+	time.Sleep(4 * committedPoll)
+	_, err := b.fetch(&Fetch{Group: "g", All: true})
+	require.Equal(t, kerr.CoordinatorLoadInProgress, err)
+	b.log.hold(false)
+	<-committed
+	require.Eventually(t, func() bool {
+		_, err := b.fetch(&Fetch{Group: "g", All: true})
+		return err == nil
+	}, 10*time.Second, time.Millisecond)
+	require.EqualValues(t, 6, b.offset("g", tp("t", 0)))
+}
+
+// An id that was given out and never used outlives the deletion of its group; nobody may be woken for it for ever.
+func TestDeletedGroupAsksForNothing(t *testing.T) {
+	b := newBench(t, nil)
+	b.elect(1)
+	joined := make(chan JoinResult, 1)
+	b.Join(&Join{
+		Group: "g", ClientID: "c", ProtocolType: "consumer", SessionTimeout: 10 * time.Second, RebalanceTimeout: time.Second,
+		Protocols: []Protocol{{"range", nil}}, RequireMemberID: true,
+	}, func(r JoinResult) { joined <- r })
+	require.Equal(t, kerr.MemberIDRequired, (<-joined).Err)
+	s, err := b.usable("g")
+	require.NoError(t, err)
+	e := s.get("g")
+	require.NoError(t, b.delete("g"))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	require.Zero(t, e.mu.group.nextDeadline())
+}
+
+func TestPendingIDsAreBounded(t *testing.T) {
+	g := newGroup("g", &Limits{SessionTimeoutMax: time.Hour, MaxSize: 10}, randomID, time.Unix(0, 0))
+	var first string
+	for i := range pendingMax + 10 {
+		d := decision{now: time.Unix(int64(i), 0)}
+		g.join(&d, &Join{
+			Group: "g", ProtocolType: "consumer", SessionTimeout: time.Hour, Protocols: []Protocol{{"range", nil}}, RequireMemberID: true,
+		}, func(r JoinResult) {
+			require.Equal(t, kerr.MemberIDRequired, r.Err)
+			if first == "" {
+				first = r.MemberID
+			}
+		})
+		d.deliver()
+	}
+	require.Len(t, g.pending, pendingMax)
+	require.NotContains(t, g.pending, first)
 }
 
 func TestSnapshotsShowGroups(t *testing.T) {

@@ -28,6 +28,9 @@ const (
 	// newMemberTimeout is how long a JoinGroup of a new member may be parked: it has no id yet, so it cannot heartbeat, and
 	// nobody notices when its client has gone.
 	newMemberTimeout = 5 * time.Minute
+	// pendingMax bounds the ids of a group that were given out and not used yet. The one that ends first makes room: who comes with
+	// it later is told UNKNOWN_MEMBER_ID and begins anew.
+	pendingMax = 5000
 	// consumerProtocol is the protocol type of consumers; the metadata of their protocols can be read.
 	consumerProtocol = "consumer"
 	noGeneration     = -1
@@ -267,6 +270,9 @@ func (g *group) allJoined() bool {
 
 // nextDeadline is when tick has something to do; zero: never.
 func (g *group) nextDeadline() (next time.Time) {
+	if g.state == Dead {
+		return next
+	}
 	earliest := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t

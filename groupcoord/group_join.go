@@ -69,8 +69,22 @@ func (g *group) joinNew(d *decision, r *Join, reply JoinReply) {
 		g.admit(d, r, id, reply)
 		return
 	}
+	if len(g.pending) >= pendingMax {
+		g.forgetPending()
+	}
 	g.pending[id] = d.now.Add(r.SessionTimeout)
 	d.reply(reply, joinFailed(id, kerr.MemberIDRequired))
+}
+
+// forgetPending drops the pending id that would end first.
+func (g *group) forgetPending() {
+	first := ""
+	for id, t := range g.pending {
+		if first == "" || t.Before(g.pending[first]) {
+			first = id
+		}
+	}
+	delete(g.pending, first)
 }
 
 // admit makes a member of who asks.
@@ -154,8 +168,11 @@ func (g *group) rejoinStatic(d *decision, r *Join, oldID, newID string, reply Jo
 		rebalanceTimeout: m.rebalanceTimeout, sessionTimeout: m.sessionTimeout, canSkip: r.CanSkip,
 	}
 	g.rename(d, m, newID)
-	m.heard(d.now)
 	g.park(d, m, r, reply)
+	m.heard(d.now)
+	if m.isNew { // it still waits for its first generation, for as long as other newcomers may
+		m.deadline = d.now.Add(newMemberTimeout)
+	}
 	d.note("static member came back", newID)
 	switch g.state {
 	case Stable:

@@ -77,6 +77,15 @@ func (l *memoryLog) Bounds() (int64, int64) {
 	return 0, l.end
 }
 
+func (l *memoryLog) Committed() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) > 0 {
+		return 0
+	}
+	return l.end
+}
+
 func (l *memoryLog) Read(offset int64, maxBytes int, _ []byte) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

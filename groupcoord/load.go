@@ -2,6 +2,7 @@ package groupcoord
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -17,6 +18,7 @@ type loader struct {
 	groups  map[string]*entry
 	buf     []byte
 	topics  map[string]string // each name is kept once
+	end     int64             // of the log when reading began
 	records int
 	skipped int // records that could not be read, or of other protocols
 }
@@ -25,14 +27,17 @@ func (c *Coordinator) load(s *shard) error {
 	began := time.Now()
 	clear(s.mu.producers) // of an attempt that failed; nobody else looks yet
 	l := &loader{s: s, groups: map[string]*entry{}, topics: map[string]string{}}
-	if err := l.run(); err != nil {
+	if err := l.runInTurn(); err != nil {
 		return err
 	}
+	if c.o.InZooKeeper {
+		if err := l.addExternal(); err != nil && s.phase.Load() == loading {
+			return fmt.Errorf("groups in zookeeper: %w", err)
+		}
+	}
+	l.waitCommitted()
 	if s.phase.Load() == closed {
 		return nil
-	}
-	if c.o.InZooKeeper {
-		l.addExternal()
 	}
 	groups, n := l.publish()
 	took := time.Since(began)
@@ -48,10 +53,29 @@ func (c *Coordinator) load(s *shard) error {
 
 var errNoLog = errors.New("the partition has no log that can be read")
 
+// runInTurn is run, for few shards at a time.
+func (l *loader) runInTurn() error {
+	l.s.c.loaders <- struct{}{}
+	defer func() { <-l.s.c.loaders }()
+	return l.run()
+}
+
+// committedPoll is how often waitCommitted looks.
+const committedPoll = 5 * time.Millisecond
+
+// waitCommitted waits until what was read is in all in-sync replicas. Before that, an offset that somebody has been told of
+// could be gone with this broker. Commits could not be acknowledged meanwhile either.
+func (l *loader) waitCommitted() {
+	for l.s.partition.Committed() < l.end && l.s.phase.Load() == loading {
+		time.Sleep(committedPoll)
+	}
+}
+
 // run reads to the end that the log had when it began; later records are this broker's own.
 func (l *loader) run() error {
 	p := l.s.partition
 	next, end := p.Bounds()
+	l.end = end
 	if end < 0 {
 		return errNoLog
 	}

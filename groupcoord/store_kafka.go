@@ -21,6 +21,8 @@ type Partition interface {
 	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)
 	// Bounds are the log's start and exclusive end; negative when the log cannot be read.
 	Bounds() (start, end int64)
+	// Committed is the exclusive end of what all in-sync replicas have.
+	Committed() int64
 }
 
 // writer appends one shard's records in the order in which they were queued. Whoever finds work writes for all that is

@@ -284,13 +284,22 @@ func comparePartitions(a, b cluster.TopicPartition) int {
 	return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
 
+// catchUp waits until our ZooKeeper server has what the former coordinator wrote through another one: it has answered a
+// transaction of ours only once it knew all before. Reads without it could show older offsets.
+func (s *shard) catchUp(session zkcoord.Session) error {
+	_, err := session.Multi(zkcoord.CheckOp(zkcoord.StatePath(s.topicPartition()), zkcoord.AnyVersion))
+	return err
+}
+
 // addExternal makes groups known that have offsets in ZooKeeper only, so that they can be listed and deleted.
-func (l *loader) addExternal() {
+func (l *loader) addExternal() error {
 	s := l.s.c.o.Session()
+	if err := l.s.catchUp(s); err != nil {
+		return err
+	}
 	names, err := zkcoord.Groups(s)
 	if err != nil {
-		l.s.c.log.Warn().Err(err).Int32("partition", l.s.number).Msg("groups in zookeeper could not be listed")
-		return
+		return err
 	}
 	n := l.s.c.o.Partitions()
 	for _, name := range names {
@@ -303,11 +312,15 @@ func (l *loader) addExternal() {
 		}
 		l.entry(name).mu.external = true
 	}
+	return nil
 }
 
 // deleteFromZooKeeper removes a group's offsets of some partitions, or all of them. Ids and owners belong to the clients
 // that write them.
 func deleteFromZooKeeper(s zkcoord.Session, group string, tps []cluster.TopicPartition, all bool) error {
+	if checkGroupName(group) != nil {
+		return nil // nothing of it can be there
+	}
 	if all {
 		var err error
 		if tps, err = zkcoord.GroupPartitions(s, group); err != nil {
