@@ -1,26 +1,17 @@
 package integration
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	kafkago "github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/integration/harness"
 )
 
-// A group of five reads twelve partitions while members leave, die and come, and while the broker that coordinates them is
-// killed. Every record is handled, committed offsets only go forward, and whoever comes back goes on where they stand.
+// A group of five reads twelve partitions while members leave, come and are killed, while the broker that coordinates them is
+// killed, and while all brokers are restarted one by one. Every record is handled, committed offsets only go forward, and whoever
+// comes back goes on where they stand. Members are processes, of every client family.
 
 const (
 	groupMembers    = 5
@@ -28,329 +19,116 @@ const (
 )
 
 func TestGroupsLoseNothing(t *testing.T) {
-	for _, storage := range []string{"kafka", "zookeeper"} {
-		for _, family := range []struct {
-			name  string
-			start startMember
-		}{{"franz-go", startFranz}, {"franz-go-static", startStaticFranz}, {"kafka-go", startKafkaGo}} {
+	build := newMemberBuilds(t)
+	for i, storage := range []string{"kafka", "zookeeper"} {
+		for _, family := range memberFamilies {
 			t.Run(storage+"/"+family.name, func(t *testing.T) {
-				if storage == "zookeeper" && (harness.Default() == harness.Kafka || family.name == "franz-go-static" && !harness.Long()) {
-					t.Skip("Kafka 3.9 has no such storage; static members in the long form")
+				switch {
+				case storage == "zookeeper" && harness.Default() == harness.Kafka:
+					t.Skip("Kafka 3.9 has no such storage")
+				case !harness.Long() && family.name != []string{"franz-go", "kafka-go"}[i]:
+					t.Skip("in the long form: make test-long")
 				}
-				runGroup(t, storage, family.start)
+				if !harness.Long() {
+					t.Parallel() // they wait more than they work
+				}
+				runGroup(t, storage, family, build.command(t, family))
 			})
 		}
 	}
 }
 
-// groupMember is one member that runs until it is stopped (it leaves) or killed (its connections are cut, without a word).
-type groupMember interface {
-	stop()
-	kill()
-}
-
-type startMember func(t *testing.T, g *groupRun, n int) groupMember
-
-// groupRun is one run: what was produced, what was handled.
-type groupRun struct {
-	c     *harness.Cluster
-	group string
-	topic string
-
-	mu         sync.Mutex
-	handled    map[string]int
-	duplicates int
-	backwards  []string
-	last       map[int32]int64 // committed offsets, as last seen
-}
-
-func (g *groupRun) handle(value []byte) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.handled[string(value)]++; g.handled[string(value)] > 1 {
-		g.duplicates++
+func runGroup(t *testing.T, storage string, family memberFamily, command memberCommand) {
+	properties := map[string]string{
+		"group.initial.rebalance.delay.ms": "500", "group.min.session.timeout.ms": "1000", "offsets.topic.replication.factor": "3",
 	}
-}
-
-func (g *groupRun) distinct() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.handled)
-}
-
-func runGroup(t *testing.T, storage string, start startMember) {
-	properties := map[string]string{"group.initial.rebalance.delay.ms": "500", "offsets.topic.replication.factor": "3"}
 	if storage == "zookeeper" {
 		properties["offsets.storage"] = "zookeeper"
 	}
 	c := harness.Start(t, harness.Options{Brokers: harness.Same(harness.Default(), 3), Properties: properties})
 	createTopic(t, c, "work", groupPartitions, 3, nil)
-	g := &groupRun{c: c, group: "crew", topic: "work", handled: map[string]int{}, last: map[int32]int64{}}
+	g := startGroup(t, c, "crew", "work", family, command)
 
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var background sync.WaitGroup
-	var produced atomic.Int64
-	background.Go(func() { g.produce(ctx, t, &produced) })
-	background.Go(func() { g.watch(ctx, t) })
-
-	members := make([]groupMember, groupMembers)
-	for n := range members {
-		members[n] = start(t, g, n)
-	}
-	progress := func(what string) {
-		before := g.distinct()
-		harness.Eventually(t, time.Minute, "progress after "+what, func() error {
-			if now := g.distinct(); now < before+200 {
-				return fmt.Errorf("%d more records were handled", now-before)
-			}
-			return nil
-		})
-	}
-	progress("the start")
-	members[0].stop()
-	progress("a leave")
-	members[0] = start(t, g, 0)
-	progress("a join")
-	members[1].kill()
-	progress("a kill of a member")
-	members[1] = start(t, g, 1)
-	b := g.coordinator(t)
-	b.Kill()
-	progress("a kill of the coordinator's broker")
-	b.Start()
-	c.WaitRegistered(b)
-	progress("its restart")
+	g.stage("start", func() { g.startAll(groupMembers) })
+	g.stage("leave", func() { g.members[0].stop() })
+	g.stage("join", func() { g.start(0) })
+	g.stage("member killed", func() { g.members[1].kill() })
+	g.stage("member back", func() { g.start(1) })
+	b := g.coordinator()
+	g.stage("coordinator killed", b.Kill)
+	g.stage("broker back", func() { c.Restart(b) })
 	if harness.Long() {
 		for _, b := range c.Brokers {
-			b.Terminate()
-			b.Start()
-			c.WaitRegistered(b)
-			c.WaitLed("work", groupPartitions, 3)
-			progress("a rolling restart")
+			g.stage("rolling restart", func() {
+				b.Terminate()
+				c.Restart(b)
+				c.WaitLed(g.topic, groupPartitions, 3)
+			})
 		}
 	}
-	cancel()
-	background.Wait()
-	total := int(produced.Load())
-	harness.Eventually(t, time.Minute, "all records", func() error {
-		if n := g.distinct(); n < total {
-			return fmt.Errorf("%d of %d records were handled", n, total)
-		}
-		return nil
-	})
-	for _, m := range members {
-		m.stop()
-	}
-	g.watchOnce(t.Context(), t)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, s := range g.backwards {
-		t.Error(s)
-	}
-	t.Logf("%s: %d records, lost 0, duplicates %d (killed member and coordinator: handled but not committed), commits went back %d times",
-		t.Name(), total, g.duplicates, len(g.backwards))
+	g.finish()
 	if storage == "zookeeper" {
-		g.compareZooKeeper(t)
+		g.compareZooKeeper()
 	}
-}
-
-// produce writes numbered records until ctx ends; only those that were acknowledged count.
-func (g *groupRun) produce(ctx context.Context, t *testing.T, produced *atomic.Int64) {
-	client := franz(t, g.c, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
-	for n := 0; ctx.Err() == nil; {
-		var batch []*kgo.Record
-		for range 20 {
-			batch = append(batch, &kgo.Record{Topic: g.topic, Value: []byte(strconv.Itoa(n))})
-			n++
-		}
-		if err := client.ProduceSync(context.Background(), batch...).FirstErr(); err != nil {
-			t.Errorf("produce: %v", err)
-			return
-		}
-		produced.Store(int64(n))
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// watch looks at the committed offsets all the time: they only go forward.
-func (g *groupRun) watch(ctx context.Context, t *testing.T) {
-	for ctx.Err() == nil {
-		g.watchOnce(ctx, t)
-		time.Sleep(200 * time.Millisecond)
-	}
-}
-
-func (g *groupRun) watchOnce(ctx context.Context, t *testing.T) {
-	adm := kadm.NewClient(franzQuiet(t, g.c))
-	defer adm.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	offsets, err := adm.FetchOffsets(ctx, g.group)
-	if err != nil {
-		return // no coordinator just now
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	offsets.Each(func(o kadm.OffsetResponse) {
-		if o.Err != nil {
-			return
-		}
-		if o.At < g.last[o.Partition] {
-			g.backwards = append(g.backwards, fmt.Sprintf("partition %d: committed offset went from %d to %d", o.Partition, g.last[o.Partition], o.At))
-		}
-		g.last[o.Partition] = o.At
-	})
-}
-
-func franzQuiet(t *testing.T, c *harness.Cluster) *kgo.Client {
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.Bootstrap()...), kgo.RequestRetries(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
-
-// coordinator is the broker that coordinates the group.
-func (g *groupRun) coordinator(t *testing.T) *harness.Broker {
-	r := kmsg.NewPtrFindCoordinatorRequest()
-	r.Version, r.CoordinatorKey = 2, g.group
-	resp := harness.Ask[*kmsg.FindCoordinatorResponse](harness.Dial(t, g.c.Broker(1).Address), r)
-	if resp.ErrorCode != 0 {
-		t.Fatalf("FindCoordinator: error %d", resp.ErrorCode)
-	}
-	return g.c.Broker(int(resp.NodeID))
 }
 
 // compareZooKeeper reads the commits as zkCli shows them.
-func (g *groupRun) compareZooKeeper(t *testing.T) {
+func (g *groupRun) compareZooKeeper() {
 	view := g.c.View()
-	for p, offset := range g.last {
+	for p, offset := range g.produced() {
 		data, _, err := view.Get(fmt.Sprintf("/consumers/%s/offsets/%s/%d", g.group, g.topic, p))
 		if err != nil || string(data) != strconv.FormatInt(offset, 10) {
-			t.Errorf("znode of partition %d: %q, %v; committed %d", p, data, err, offset)
+			g.t.Errorf("znode of partition %d: %q, %v; committed %d", p, data, err, offset)
 		}
 	}
 }
 
-// network is one member's connections, to be cut.
-type network struct {
-	mu    sync.Mutex
-	conns []net.Conn
-	cut   bool
-}
-
-func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.cut {
-		return nil, errors.New("killed")
+// TestGroupMovesBetweenKinds has a group's coordinator move from Ottla to Kafka 3.9 and back, by election and by kill -9.
+func TestGroupMovesBetweenKinds(t *testing.T) {
+	harness.NeedKafka(t)
+	if !harness.Long() {
+		t.Skip("minutes of JVMs: make test-long")
 	}
-	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, kind, address)
-	if err == nil {
-		n.conns = append(n.conns, conn)
-	}
-	return conn, err
-}
-
-func (n *network) kill() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.cut = true
-	for _, c := range n.conns {
-		_ = c.Close()
-	}
-}
-
-type franzMember struct {
-	network
-	client *kgo.Client
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-}
-
-func startFranz(t *testing.T, g *groupRun, n int) groupMember { return newFranzMember(t, g) }
-
-func startStaticFranz(t *testing.T, g *groupRun, n int) groupMember {
-	return newFranzMember(t, g, kgo.InstanceID(fmt.Sprint("worker-", n)))
-}
-
-func newFranzMember(t *testing.T, g *groupRun, more ...kgo.Opt) groupMember {
-	m := &franzMember{}
-	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(g.c.Bootstrap()...), kgo.Dialer(m.dial), kgo.ConsumerGroup(g.group), kgo.ConsumeTopics(g.topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-	}, more...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.client = client
-	ctx, cancel := context.WithCancel(context.Background())
-	m.cancel = cancel
-	m.done.Go(func() {
-		for ctx.Err() == nil {
-			fetches := client.PollRecords(ctx, 50)
-			fetches.EachRecord(func(r *kgo.Record) { g.handle(r.Value) })
-			commit, done := context.WithTimeout(context.Background(), 10*time.Second)
-			_ = client.CommitRecords(commit, fetches.Records()...)
-			done()
-			client.AllowRebalance()
+	build := newMemberBuilds(t)
+	for _, family := range memberFamilies {
+		if family.name != "franz-go" && family.name != "java-static" {
+			continue
 		}
-	})
-	return m
-}
-
-func (m *franzMember) stop() {
-	m.cancel()
-	m.done.Wait()
-	m.client.CloseAllowingRebalance()
-}
-
-func (m *franzMember) kill() {
-	m.network.kill()
-	m.cancel()
-	go m.stop()
-}
-
-type kafkaGoMember struct {
-	network
-	reader *kafkago.Reader
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-}
-
-func startKafkaGo(t *testing.T, g *groupRun, n int) groupMember {
-	m := &kafkaGoMember{}
-	m.reader = kafkago.NewReader(kafkago.ReaderConfig{
-		Brokers: g.c.Bootstrap(), GroupID: g.group, Topic: g.topic, StartOffset: kafkago.FirstOffset, MaxWait: 200 * time.Millisecond,
-		SessionTimeout: 6 * time.Second, HeartbeatInterval: 500 * time.Millisecond, RebalanceTimeout: 5 * time.Second,
-		JoinGroupBackoff: 500 * time.Millisecond,
-		Dialer:           &kafkago.Dialer{ClientID: fmt.Sprint("kafka-go-", n), Timeout: 3 * time.Second, DialFunc: m.dial},
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	m.cancel = cancel
-	m.done.Go(func() {
-		for ctx.Err() == nil {
-			msg, err := m.reader.FetchMessage(ctx)
-			if err != nil {
-				continue
+		t.Run(family.name, func(t *testing.T) {
+			c := harness.Start(t, harness.Options{Brokers: []harness.Kind{harness.Ottla, harness.Kafka, harness.Ottla}, Properties: map[string]string{
+				"group.initial.rebalance.delay.ms": "500", "offsets.topic.replication.factor": "3", "offsets.topic.num.partitions": "1",
+				"auto.leader.rebalance.enable": "false",
+			}})
+			createTopic(t, c, "work", groupPartitions, 3, nil)
+			g := startGroup(t, c, "crew", "work", family, build.command(t, family))
+			g.stage("start", func() { g.startAll(groupMembers) })
+			ours, kafka := c.Broker(1), c.Broker(2)
+			for _, b := range []*harness.Broker{ours, kafka, ours, kafka} {
+				g.stage(fmt.Sprintf("moved to %s", b.Kind), func() {
+					becomeLeader(t, c, b, "__consumer_offsets", 1)
+					if now := g.coordinator(); now != b {
+						t.Errorf("broker %d coordinates, not %d", now.ID, b.ID)
+					}
+				})
 			}
-			g.handle(msg.Value)
-			_ = m.reader.CommitMessages(ctx, msg)
-		}
-	})
-	return m
-}
-
-func (m *kafkaGoMember) stop() {
-	m.cancel()
-	m.done.Wait()
-	_ = m.reader.Close()
-}
-
-func (m *kafkaGoMember) kill() {
-	m.network.kill()
-	m.cancel()
-	go m.stop()
+			g.stage("kafka killed", func() {
+				kafka.Kill()
+				harness.Eventually(t, time.Minute, "another coordinator", func() error {
+					if s, err := c.View().State("__consumer_offsets", 0); err != nil || s.Leader == kafka.ID || s.Leader < 0 {
+						return fmt.Errorf("%+v, %v", s, err)
+					}
+					return nil
+				})
+			})
+			g.stage("kafka back", func() { c.Restart(kafka); c.WaitLed("__consumer_offsets", 1, 3) })
+			for _, b := range []*harness.Broker{ours, c.Broker(3)} {
+				g.stage("ottla killed", func() {
+					becomeLeader(t, c, b, "__consumer_offsets", 1)
+					b.Kill()
+				})
+				g.stage("ottla back", func() { c.Restart(b); c.WaitLed("__consumer_offsets", 1, 3) })
+			}
+			g.finish()
+		})
+	}
 }

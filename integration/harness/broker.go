@@ -289,6 +289,22 @@ func (b *Broker) SetProperties(properties map[string]string) {
 	}
 }
 
+// ChangeProperties changes some properties of the broker's file; it takes effect at the next start.
+func (b *Broker) ChangeProperties(properties map[string]string) {
+	b.t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.Dir, "server.properties"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	all := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		all[key] = value
+	}
+	maps.Copy(all, properties)
+	b.SetProperties(all)
+}
+
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // logLevel is how much the program under test logs: OTTLA_TEST_LOG_LEVEL, else info.
