@@ -193,8 +193,8 @@ func (s *toolScript) say(args string) (out string) {
 	words := strings.Fields(strings.ReplaceAll(args, "FILE", filepath.Join(s.dir, "offsets.csv")))
 	cmd := s.k.Tool("kafka-consumer-groups", append([]string{"--bootstrap-server", s.c.BootstrapText()}, words...)...)
 	cmd.Env = append(os.Environ(), "TZ=UTC")
-	var stdout, both bytes.Buffer
-	cmd.Stdout, cmd.Stderr = writers{&stdout, &both}, &both
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	timer := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Run()
@@ -202,7 +202,7 @@ func (s *toolScript) say(args string) (out string) {
 	if err != nil && !errors.As(err, &exit) {
 		s.t.Fatalf("%s: %v", args, err)
 	}
-	text := both.String()
+	text := stdout.String() + "\n" + stderr.String()
 	for _, v := range toolVaries {
 		text = v.pattern.ReplaceAllString(text, v.to)
 	}
@@ -210,15 +210,6 @@ func (s *toolScript) say(args string) (out string) {
 	slices.Sort(list)
 	fmt.Fprintf(&s.text, "# %s\n%s\nexit %d\n\n", args, strings.Join(list, "\n"), cmd.ProcessState.ExitCode())
 	return stdout.String()
-}
-
-type writers []*bytes.Buffer
-
-func (w writers) Write(b []byte) (int, error) {
-	for _, buf := range w {
-		buf.Write(b)
-	}
-	return len(b), nil
 }
 
 // TestToolsOfKafkaReadCommits reads commits as operators do who look below the protocol: kafka-dump-log with its decoder of offsets
