@@ -78,6 +78,32 @@ func TestAlterPartitionRefreshesAfterForeignWrite(t *testing.T) {
 	})
 }
 
+// TestL03StaleAdditionIsRefused: the controller judges an addition before it hears that the follower died and came back.
+func TestL03StaleAdditionIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *story) {
+		w := s.w
+		errorCode, _ := w.propose(t0, []int32{1, 2})
+		require.Zero(t, errorCode)
+		synctest.Wait()
+		gate, verdict := make(chan struct{}), make(chan int16, 1)
+		ctrl := w.brokers[1].ctrl
+		ctrl.queue.put(event{name: "pause", reign: ctrl.currentReign(), run: func() { <-gate }, drop: func() {}})
+		go func() {
+			errorCode, _ := w.propose(t0, []int32{1, 2, 3})
+			verdict <- errorCode
+		}()
+		synctest.Wait() // the request waits behind the pause
+		path := zkcoord.BrokerPath(3)
+		data, _, err := w.admin.Get(path)
+		require.NoError(t, err)
+		_, err = w.admin.Multi(zkcoord.DeleteOp(path, zkcoord.AnyVersion), zkcoord.CreateOp(path, data, zkcoord.Ephemeral))
+		require.NoError(t, err)
+		close(gate)
+		require.Equal(t, kerr.IneligibleReplica.Code, <-verdict)
+		require.NotContains(t, w.state(t0).State.ISR, cluster.BrokerID(3))
+	})
+}
+
 func TestControllerResignsWhenAnotherIsElected(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *story) {
 		w := s.w

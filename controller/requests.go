@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -224,6 +225,22 @@ func (r *reign) alterPartitions(req *kmsg.AlterPartitionRequest) (*kmsg.AlterPar
 			writes = append(writes, j)
 		}
 	}
+	var added []cluster.BrokerID
+	for _, j := range writes {
+		added = append(added, without(j.want.ISR, j.p.state.ISR)...)
+	}
+	stale, err := r.staleIncarnations(added)
+	if err != nil {
+		return nil, nil, err
+	}
+	writes = slices.DeleteFunc(writes, func(j *judged) bool {
+		joins := without(j.want.ISR, j.p.state.ISR)
+		if subset(joins, without(joins, stale)) {
+			return false
+		}
+		j.verdict = ineligible
+		return true
+	})
 	ps, wants := make([]*partition, len(writes)), make([]zkcoord.PartitionState, len(writes))
 	for i, j := range writes {
 		ps[i], wants[i] = j.p, j.want
@@ -249,6 +266,30 @@ func (r *reign) alterPartitions(req *kmsg.AlterPartitionRequest) (*kmsg.AlterPar
 		changed = append(changed, j.p)
 	}
 	return resp, changed, nil
+}
+
+// staleIncarnations returns those brokers that are not registered any more as the model knows them. The model may lag: a controller
+// that was paused judges a request before it has heard that a follower died and came back, perhaps without its records.
+func (r *reign) staleIncarnations(ids []cluster.BrokerID) ([]cluster.BrokerID, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	paths := make([]string, len(ids))
+	for i, id := range ids {
+		paths[i] = zkcoord.BrokerPath(id)
+	}
+	var stale []cluster.BrokerID
+	for i, got := range r.s.GetMany(paths) {
+		if errors.Is(got.Err, zkcoord.ErrSessionLost) {
+			return nil, got.Err
+		}
+		if b := r.m.brokers[ids[i]]; got.Err != nil || b == nil || cluster.BrokerEpoch(got.Stat.Czxid) != b.Epoch {
+			stale = append(stale, ids[i])
+		}
+	}
+	return stale, nil
 }
 
 func proposalOf(version int16, ask *kmsg.AlterPartitionRequestTopicPartition) proposal {

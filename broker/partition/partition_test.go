@@ -280,7 +280,7 @@ func TestPositionsAreForgottenInANewEpoch(t *testing.T) {
 	require.NoError(t, (<-later).Err)
 }
 
-func TestRefusesToLeadWithoutItsLog(t *testing.T) {
+func TestS12EmptyDiskDoesNotLead(t *testing.T) {
 	b := newBench(t, nil)
 	err := b.decide(decisionFor{leader: 1, epoch: 4, isr: []int32{1}, replicas: []int32{1, 2}})
 	require.ErrorIs(t, err, kerr.KafkaStorageError)

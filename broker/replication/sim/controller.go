@@ -225,10 +225,14 @@ func (c *controller) settle(p int, done func()) {
 
 // prefer moves the leadership of a partition to another member, as an administrator or the balancer would.
 func (c *controller) prefer(p int, done func()) {
+	replicas := c.states[p].replicas
+	c.moveTo(p, replicas[c.n.w.rng.Intn(len(replicas))], done)
+}
+
+func (c *controller) moveTo(p int, id cluster.BrokerID, done func()) {
 	c.read(func(t tree) {
 		c.states = t.states
 		next := c.states[p].clone()
-		id := next.replicas[c.n.w.rng.Intn(len(next.replicas))]
 		if next.leader == cluster.NoBroker || next.leader == id || !slices.Contains(next.isr, id) || !c.usable(p, id) {
 			done()
 			return
@@ -281,21 +285,42 @@ func (c *controller) alterPartition(a alteration, reply func(any)) {
 			c.n.w.reached("ineligible replica")
 			answer(errIneligible)
 		default:
-			next := s.clone()
-			next.isr = members(a.ISR)
-			next.version = a.PartitionEpoch
-			next.recovering, next.mustKnow = false, false
-			c.write(a.p, next, func(ok bool) {
-				if ok {
-					c.n.w.reached("ISR changed by its leader")
-					c.n.w.aimFault()
-					answer(nil)
+			c.read(func(t tree) {
+				if !c.asRegistered(a, s, t) {
+					c.n.w.reached("ineligible replica")
+					answer(errIneligible)
 					return
 				}
-				answer(errInvalidVersion)
+				c.alter(a, s, answer)
 			})
 		}
 	})
+}
+
+func (c *controller) alter(a alteration, s *stateNode, answer func(error)) {
+	next := s.clone()
+	next.isr = members(a.ISR)
+	next.version = a.PartitionEpoch
+	next.recovering, next.mustKnow = false, false
+	c.write(a.p, next, func(ok bool) {
+		if !ok {
+			answer(errInvalidVersion)
+			return
+		}
+		c.n.w.reached("ISR changed by its leader")
+		c.n.w.aimFault()
+		answer(nil)
+	})
+}
+
+// asRegistered reports whether those that are to join are still registered as this controller believes: it may not have heard yet.
+func (c *controller) asRegistered(a alteration, s *stateNode, t tree) bool {
+	for _, m := range a.ISR {
+		if !slices.Contains(s.isr, m.Broker) && t.brokers[m.Broker] != c.live[m.Broker] {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *controller) eligible(a alteration) bool {

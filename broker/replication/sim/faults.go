@@ -42,7 +42,7 @@ func (w *world) scheduleFaults() {
 
 // aimFault is called at elections, changes of an ISR and truncations: the windows in which faults hurt are short.
 func (w *world) aimFault() {
-	if w.healed || !w.chance(12) {
+	if w.healed || w.scripted || !w.chance(12) {
 		return
 	}
 	w.after(w.dur(30*ms), func() {
@@ -359,7 +359,7 @@ func (w *world) convergedPartition(p int, s *stateNode) error {
 		return fmt.Errorf("I15: partition %d: ISR %v of %v, leader's %v, pending %v", p, s.isr, s.replicas, r.ISR(), r.PendingISR())
 	case r.HighWatermark() != end:
 		return fmt.Errorf("I15: partition %d: high watermark %d, log end %d", p, r.HighWatermark(), end)
-	case len(leader.replicas[p].waits) > 0:
+	case len(leader.replicas[p].waits) > 0 && !w.keepsWaits:
 		return fmt.Errorf("I15: partition %d: appends still wait", p)
 	}
 	for _, id := range s.replicas {

@@ -70,6 +70,7 @@ type world struct {
 	healedAt   replication.Instant
 	links      map[[2]int]*link // directed; index -1 is ZooKeeper
 	nextID     uint64
+	scripted   bool // faults come from a script alone
 	forgetful  bool // controllers take Kafka's view of a write whose answer was lost
 	coalesces  bool // controllers replace a request that waits by a newer one: brokers miss epochs
 	keepsWaits bool // leaders that end do not end the waits for replication

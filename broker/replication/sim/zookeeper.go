@@ -58,6 +58,8 @@ type zookeeper struct {
 	epoch    int // /controller_epoch: its value is also its version
 	active   *zkSession
 	activeID cluster.BrokerID
+
+	loseAnswer bool // of the next write of a state
 }
 
 func newZookeeper(w *world) *zookeeper {
@@ -200,7 +202,8 @@ func (z *zookeeper) setState(p int, next *stateNode, controllerEpoch int, versio
 	if next.epoch != old.epoch {
 		z.w.aimFault()
 	}
-	if !z.w.healed && z.w.chance(3) {
+	if z.loseAnswer || !z.w.healed && z.w.chance(3) {
+		z.loseAnswer = false
 		z.w.cutFor(z.w.link(zkIndex, int(z.activeID)), 50*ms) // the answer is lost
 	}
 	return next.version, nil
