@@ -132,7 +132,12 @@ func endOffsets(ctx context.Context, seeds []string, topic string) (map[int32]in
 	}
 	defer client.Close()
 	listed, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
-	if err := errors.Join(err, listed.Error()); err != nil {
+	// A broker that has just started knows no topic yet, while ZooKeeper still names it as the leader of its life before.
+	for err = errors.Join(err, listed.Error()); err != nil && ctx.Err() == nil; err = errors.Join(err, listed.Error()) {
+		time.Sleep(200 * time.Millisecond)
+		listed, err = kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	}
+	if err != nil {
 		return nil, err
 	}
 	ends := map[int32]int64{}

@@ -12,7 +12,7 @@ import (
 type step struct {
 	Quiet   time.Duration // before
 	Settled bool          // wait for all replicas in sync before
-	Faults  []planned     // one, or two that overlap
+	Faults  []planned     // one to three that overlap
 }
 
 type planned struct {
@@ -63,11 +63,11 @@ func newPlanner(seed uint64, kinds []kind, partitions int32, session time.Durati
 
 func (p *planner) next() step {
 	s := step{
-		Quiet:   time.Duration(500+p.chance.IntN(1500)) * time.Millisecond,
+		Quiet:   time.Duration(300+p.chance.IntN(1200)) * time.Millisecond,
 		Settled: p.chance.IntN(5) > 0,
 		Faults:  []planned{p.draw()},
 	}
-	if p.chance.IntN(10) < 3 {
+	for len(s.Faults) < 3 && p.chance.IntN(10) < 4 {
 		s.Faults = append(s.Faults, p.draw())
 	}
 	return s
