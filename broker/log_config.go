@@ -2,15 +2,14 @@ package broker
 
 import (
 	"slices"
-	"time"
 
 	"ottla/broker/partition"
 	"ottla/config"
 	"ottla/logstore"
 )
 
-// logConfig turns a topic's settings into what its logs need.
-func logConfig(t *config.Topic) *logstore.Config {
+// logConfig turns a topic's settings, and the broker's where there are none by topic, into what its logs need.
+func logConfig(s *config.Snapshot, t *config.Topic) *logstore.Config {
 	policy := config.TopicCleanupPolicy.Of(t)
 	return &logstore.Config{
 		SegmentBytes:       config.TopicSegmentBytes.Of(t),
@@ -35,7 +34,7 @@ func logConfig(t *config.Topic) *logstore.Config {
 		DeleteRetention:    config.TopicDeleteRetentionMs.Of(t),
 		MinCleanableRatio:  config.TopicMinCleanableDirtyRatio.Of(t),
 		Preallocate:        config.TopicPreallocate.Of(t),
-		ProducerExpiration: 24 * time.Hour,
+		ProducerExpiration: config.ProducerIDExpirationMs.Of(s),
 	}
 }
 

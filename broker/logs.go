@@ -16,10 +16,12 @@ func (b *Broker) openLogs(context.Context) error {
 		return err
 	}
 	logs, err := logstore.OpenManager(logstore.ManagerOptions{
-		Dirs:            config.LogDirs.Of(s),
-		BrokerID:        b.id,
-		ClusterID:       b.clusterID,
-		Defaults:        func(topic string) *logstore.Config { return logConfig(b.topicConfigs.orDefault(topic)) },
+		Dirs:      config.LogDirs.Of(s),
+		BrokerID:  b.id,
+		ClusterID: b.clusterID,
+		Defaults: func(topic string) *logstore.Config {
+			return logConfig(b.config.Load(), b.topicConfigs.orDefault(topic))
+		},
 		RecoveryThreads: config.NumRecoveryThreadsPerDataDir.Of(s),
 		ReserveShare:    config.OttlaDiskReservePercent.Of(s) / 100,
 		Logger:          b.log.With().Str("component", "logstore").Logger(),

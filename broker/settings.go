@@ -114,7 +114,7 @@ func (b *Broker) topicConfigChanged(topic string, t *config.Topic) {
 	if b.partitions == nil || b.controller == nil {
 		return // at start: what is opened later takes the settings as they are
 	}
-	c := logConfig(t)
+	c := logConfig(b.config.Load(), t)
 	for _, copied := range b.logs.Futures() { // first: one that takes its log's place meanwhile takes the log's settings
 		if copied.TopicPartition().Topic == topic {
 			copied.SetConfig(c)

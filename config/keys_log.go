@@ -57,7 +57,7 @@ var (
 	MinInsyncReplicas                       = intKey("min.insync.replicas", "1", atLeast(1), ClusterWide, "In-sync replicas without which acks=all writes are refused.")
 	NumRecoveryThreadsPerDataDir            = intKey("num.recovery.threads.per.data.dir", "1", atLeast(1), ClusterWide, "Logs of one directory that are opened at once at start.")
 	ProducerIDExpirationCheckIntervalMs     = internal(timeKey("producer.id.expiration.check.interval.ms", Int, "600000", time.Millisecond, atLeast[int64](1), ReadOnly, "How often idle producers are looked for."))
-	ProducerIDExpirationMs                  = later(timeKey("producer.id.expiration.ms", Int, "86400000", time.Millisecond, atLeast[int64](1), ClusterWide, "How long an idle producer's sequence numbers are remembered."))
+	ProducerIDExpirationMs                  = timeKey("producer.id.expiration.ms", Int, "86400000", time.Millisecond, atLeast[int64](1), ClusterWide, "How long an idle producer's sequence numbers are remembered.")
 	UncleanLeaderElectionEnable             = boolKey("unclean.leader.election.enable", "false", ClusterWide, "Let a replica lead that may lack committed records, when no other is left.")
 	_                                       = inert(internal(timeKey("unclean.leader.election.interval.ms", Long, "300000", time.Millisecond, atLeast[int64](1), ReadOnly, kraft)))
 )

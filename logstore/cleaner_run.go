@@ -30,6 +30,9 @@ func (c *Cleaner) clean(ctx context.Context, plan cleanPlan, now time.Time) (cle
 	if r.end <= r.firstDirty {
 		return r.filter.stats, errMapTooSmall
 	}
+	if err := r.log.flushAndNote(r.end); err != nil {
+		return r.filter.stats, err
+	}
 	if err := r.prepareFilter(); err != nil {
 		return r.filter.stats, err
 	}

@@ -28,7 +28,7 @@ type Config struct {
 	MaxCompactionLag   time.Duration // max.compaction.lag.ms
 	DeleteRetention    time.Duration // delete.retention.ms
 	MinCleanableRatio  float64       // min.cleanable.dirty.ratio
-	Preallocate        bool          // preallocate: accepted for Kafka's sake; nothing here depends on it
+	Preallocate        bool          // preallocate: the space of a new segment is reserved, without making its file longer
 	ProducerExpiration time.Duration // producer.id.expiration.ms; 0: one day
 }
 

@@ -55,6 +55,18 @@ func (l *Log) Flush(upTo int64) error {
 	return l.flushRuns.do(l.flushOnce)
 }
 
+// flushAndNote returns once everything below offset is durable and the recovery point in the checkpoint says so: a loader then looks
+// for holes that a loss of power left only above it, and the cleaner makes holes only below.
+func (l *Log) flushAndNote(offset int64) error {
+	if err := l.Flush(offset); err != nil {
+		return err
+	}
+	if noted, ok := l.owner.recoveryPoints.get(l.tp); ok && noted >= offset {
+		return nil
+	}
+	return l.owner.recoveryPoints.write()
+}
+
 // FlushSoon starts a flush of everything written so far in the background; OnFlushed hears of it.
 func (l *Log) FlushSoon() {
 	if l.flushPending.Load() || l.flushPending.Swap(true) {

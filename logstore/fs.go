@@ -34,6 +34,9 @@ type File interface {
 	Sync() error // content and length are durable afterwards (fdatasync); after an error nothing is known
 	Close() error
 	Stat() (fs.FileInfo, error)
+	// Reserve takes space for the file's first size bytes, without changing its length; Truncate gives back what is behind the
+	// length. Where a file system cannot do that it does nothing.
+	Reserve(size int64) error
 	Fd() uintptr // ^0 when there is no descriptor
 }
 
@@ -46,6 +49,8 @@ type osFile struct{ *os.File }
 
 // Sync of the content is enough everywhere here: nothing relies on times of files surviving.
 func (f osFile) Sync() error { return datasync(f.File) }
+
+func (f osFile) Reserve(size int64) error { return reserveSpace(f.File, size) }
 
 func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)

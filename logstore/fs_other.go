@@ -9,4 +9,6 @@ import (
 
 func volumeSpace(string) (Space, error) { return Space{}, errors.ErrUnsupported }
 
+func reserveSpace(*os.File, int64) error { return nil }
+
 func datasync(f *os.File) error { return f.Sync() }

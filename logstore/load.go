@@ -104,6 +104,7 @@ func (d *logDir) loadState(tp cluster.TopicPartition, clean bool) loadState {
 	s.recoveryPoint, _ = d.recoveryPoints.get(tp)
 	s.logStart, _ = d.logStarts.get(tp)
 	s.highWatermark, _ = d.highWatermarks.get(tp)
+	s.cleanedTo, _ = d.cleanPoints.get(tp)
 	return s
 }
 

@@ -18,6 +18,7 @@ type loadState struct {
 	recoveryPoint int64 // everything below is durable
 	logStart      int64
 	highWatermark int64
+	cleanedTo     int64 // as the cleaner's checkpoint says; 0: nothing
 }
 
 // loader loads one log. It is thrown away afterwards.
@@ -30,6 +31,7 @@ type loader struct {
 	damaged   map[int64]bool // bases of segments that need recovery although the start is clean
 	snapshots []int64        // ascending
 	hadNone   bool           // there was no snapshot at all
+	leftovers bool           // files of removed or cleaned segments were found
 }
 
 // loadLog opens the log in dir, which exists.
@@ -80,11 +82,13 @@ func (ld *loader) list() error {
 		name := e.Name()
 		leftover := strings.HasSuffix(name, deletedSuffix) && !strings.HasSuffix(name, ".checkpoint"+deletedSuffix)
 		if leftover || strings.HasSuffix(name, ".tmp") {
+			ld.leftovers = true
 			if err := ld.remove(name); err != nil {
 				return err
 			}
 			continue
 		}
+		ld.leftovers = ld.leftovers || strings.HasSuffix(name, cleanedSuffix) || strings.HasSuffix(name, swapSuffix)
 		ld.files[name] = e
 	}
 	return nil

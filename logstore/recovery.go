@@ -19,7 +19,7 @@ func (ld *loader) recover() error {
 			continue
 		}
 		if i > first {
-			if ld.segments[i].base > ld.mu.producers.MapEnd() && !ld.config.Compact {
+			if ld.segments[i].base > ld.mu.producers.MapEnd() && !ld.mayBeCleaned(i-1) {
 				return ld.cutHole(i)
 			}
 			ld.mu.producers.SetMapEnd(ld.segments[i].base) // the one before was recovered too: its producers go on
@@ -31,9 +31,18 @@ func (ld *loader) recover() error {
 	return nil
 }
 
+// mayBeCleaned reports whether the end of a segment that is recovered can be missing because a cleaner took it: then the hole must
+// stay. Ours cleans only below the recovery point in the file. Kafka's may have been ahead of it, up to the cleaner's checkpoint, or
+// beyond while it was cleaning; the sources of its last work are then still there, as .deleted files.
+func (ld *loader) mayBeCleaned(i int) bool {
+	if !ld.config.Compact {
+		return false
+	}
+	return ld.state.recoveryPoint <= 0 || ld.leftovers || ld.segments[i].base < ld.state.cleanedTo
+}
+
 // cutHole removes the segments from i on, which a loss of power left behind a hole: the end of the segment before was not yet
-// on the disk. Kept, they would hide for ever that records are missing; cut, they come again from the leader. In a compacted
-// log a hole can be the cleaner's work, and must stay.
+// on the disk. Kept, they would hide for ever that records are missing; cut, they come again from the leader.
 func (ld *loader) cutHole(i int) error {
 	s := ld.segments[i-1]
 	end := ld.mu.producers.MapEnd()

@@ -14,25 +14,40 @@ import (
 func (l *Log) Retain(now time.Time) (removed int, err error) {
 	c := l.Config()
 	err = l.withView(func(v *view) error {
-		n, err := v.expired(c, now)
-		if n == 0 || err != nil {
+		e, err := v.expired(c, now)
+		if e.segments() == 0 || err != nil {
 			return err
 		}
-		removed, err = l.removeOldest(c, v.segments[:n], now)
+		removed, err = l.removeOldest(c, v, e, now)
 		return err
 	})
 	return removed, err
 }
 
-// expired is how many of the oldest segments are to go.
-func (v *view) expired(c *Config, now time.Time) (int, error) {
-	n := v.belowStart()
-	if !c.Delete {
-		return n, nil
+// expiry is how many of the oldest segments are to go, for each reason.
+type expiry struct{ belowStart, tooMuch, tooOld int }
+
+func (e expiry) segments() int { return max(e.belowStart, e.tooMuch, e.tooOld) }
+
+// reason says why the i-th segment goes: the one that needs no setting first.
+func (e expiry) reason(i int) string {
+	switch {
+	case i < e.belowStart:
+		return "below the log start"
+	case i < e.tooOld:
+		return "retention.ms"
 	}
-	n = max(n, v.tooMuch(c))
-	old, err := v.tooOld(c, now)
-	return max(n, old), err
+	return "retention.bytes"
+}
+
+func (v *view) expired(c *Config, now time.Time) (e expiry, err error) {
+	e.belowStart = v.belowStart()
+	if !c.Delete {
+		return e, nil
+	}
+	e.tooMuch = v.tooMuch(c)
+	e.tooOld, err = v.tooOld(c, now)
+	return e, err
 }
 
 // deletable: everything in it is below the high watermark, and it is not the empty segment at the end.
@@ -80,8 +95,9 @@ func (v *view) tooOld(c *Config, now time.Time) (int, error) {
 	return n, nil
 }
 
-// removeOldest removes these segments when they still are the oldest.
-func (l *Log) removeOldest(c *Config, oldest []*segment, now time.Time) (int, error) {
+// removeOldest removes the segments of seen that are to go, when they still are the oldest.
+func (l *Log) removeOldest(c *Config, seen *view, e expiry, now time.Time) (int, error) {
+	oldest := seen.segments[:e.segments()]
 	if err := l.lock(); err != nil {
 		return 0, err
 	}
@@ -117,8 +133,20 @@ func (l *Log) removeOldest(c *Config, oldest []*segment, now time.Time) (int, er
 	if fault != nil {
 		return len(oldest), l.faultLocked(fault)
 	}
-	l.event(l.owner.logger.Info()).Int("segments", len(oldest)).Int64("log_start", start).Msg("retention removed segments")
+	l.tellRemoved(seen, e, len(oldest), start)
 	return len(oldest), nil
+}
+
+// tellRemoved writes a line for each removed segment: what it held, and why it went.
+func (l *Log) tellRemoved(seen *view, e expiry, n int, start int64) {
+	for i := range n {
+		newest := NoTimestamp
+		if t := seen.segments[i].sealedTimes.Load(); t != nil {
+			newest = t.max
+		}
+		l.event(l.owner.logger.Info()).Int64("base", seen.segments[i].base).Int64("end", seen.segmentEnd(i)).Int64("bytes", seen.segmentSize(i)).
+			Int64("newest_ms", newest).Str("reason", e.reason(i)).Int64("log_start", start).Msg("retention removed a segment")
+	}
 }
 
 // closeIdleFiles closes descriptors that were not used since the last call, and moves an idle log's index entries from memory

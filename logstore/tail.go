@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -187,7 +188,23 @@ func (t *tail) seal(c *Config) error {
 	if err := t.trim(&t.seg.idx, indexSuffix, t.indexOnDisk*indexEntrySize); err != nil {
 		return err
 	}
-	return t.trim(&t.seg.tidx, timeIndexSuffix, t.timesOnDisk*timeEntrySize)
+	if err := t.trim(&t.seg.tidx, timeIndexSuffix, t.timesOnDisk*timeEntrySize); err != nil || !c.Preallocate {
+		return err
+	}
+	return t.giveBackSpace()
+}
+
+// giveBackSpace ends the reservation of a preallocated segment behind its last byte.
+func (t *tail) giveBackSpace() error {
+	f, err := t.seg.acquireLog()
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	if err := f.file.Truncate(t.size); err != nil {
+		return storageError("give back space of", t.seg.path(logSuffix), err)
+	}
+	return nil
 }
 
 func (t *tail) trim(f *lazyFile, suffix string, size int) error {
@@ -252,6 +269,11 @@ func (l *Log) createSegment(base int64) (*segment, error) {
 	file, err := l.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return nil, storageError("create", path, err)
+	}
+	if c := l.Config(); c.Preallocate {
+		if err := file.Reserve(int64(c.SegmentBytes)); err != nil {
+			return nil, storageError("reserve space for", path, errors.Join(err, file.Close()))
+		}
 	}
 	s.file.adopt(file).release()
 	l.dirDirty.Store(true)

@@ -97,6 +97,12 @@ func refuseCorrupt(err error) error {
 	return &ValidationError{Err: kerr.CorruptMessage, Message: err.Error()}
 }
 
+// refuseContent is for records that cannot be read though their checksum is right: the producer made them so, and sending them
+// again, as it would after CORRUPT_MESSAGE, would not help. Kafka 3.9 answers UNKNOWN_SERVER_ERROR.
+func refuseContent(err error) error {
+	return &ValidationError{Err: kerr.InvalidRecord, Message: err.Error()}
+}
+
 // Validate applies every rule for records that a leader appends, and patches or rebuilds them. It needs no lock; Assign, under
 // the log's lock, then gives the offsets. Bytes after the last complete batch are cut off silently. A refusal is a
 // *ValidationError: CORRUPT_MESSAGE, INVALID_RECORD, MESSAGE_TOO_LARGE, INVALID_TIMESTAMP, UNSUPPORTED_COMPRESSION_TYPE.
@@ -246,7 +252,7 @@ func validateBatch(b Batch, p *ValidateParams) (Validated, error) {
 	target := p.targetCodec(b)
 	if target == b.Codec() && !p.needsRecords(b) {
 		if err := b.Codec().checkHead(b[posRecords:]); err != nil {
-			return v, refuseCorrupt(err)
+			return v, refuseContent(err)
 		}
 		v.stamp(p)
 		return v, nil
@@ -293,7 +299,7 @@ func validateRecords(v Validated, b Batch, target Codec, p *ValidateParams) (Val
 	defer giveScratch(scratch)
 	body, err := b.plainRecords(*scratch)
 	if err != nil {
-		return v, refuseCorrupt(err)
+		return v, refuseContent(err)
 	}
 	if b.Codec() != CodecNone {
 		*scratch = body
@@ -476,7 +482,7 @@ func convertLegacy(whole []byte, p *ValidateParams) (Validated, error) {
 		}
 		for r, err := range b.Records() {
 			if err != nil {
-				return v, refuseCorrupt(err)
+				return v, refuseContent(err)
 			}
 			c.check(i, &r)
 			if err := bd.AppendNext(r.Timestamp, r.Key, r.Value); err != nil {

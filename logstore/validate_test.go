@@ -78,10 +78,10 @@ func TestValidateRefuses(t *testing.T) {
 		{"an old format in a new request", unhex(t, vectorMagic1), nil, kerr.InvalidRecord},
 		{"LogAppendTime set by the client", edited(good, func(b Batch) { b[posAttributes+1] = attrLogAppendTime }), func(p *ValidateParams) { p.TimestampType = LogAppendTime }, kerr.InvalidTimestamp},
 		{"LogAppendTime without time", edited(good, func(b Batch) { b[posAttributes+1] = attrLogAppendTime; putI64(b[posMaxTimestamp:], -1) }), nil, kerr.InvalidTimestamp},
-		{"gzip that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecGzip) }), nil, kerr.CorruptMessage},
-		{"snappy that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecSnappy) }), nil, kerr.CorruptMessage},
-		{"lz4 that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecLZ4) }), nil, kerr.CorruptMessage},
-		{"zstd that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecZstd) }), nil, kerr.CorruptMessage},
+		{"gzip that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecGzip) }), nil, kerr.InvalidRecord},
+		{"snappy that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecSnappy) }), nil, kerr.InvalidRecord},
+		{"lz4 that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecLZ4) }), nil, kerr.InvalidRecord},
+		{"zstd that is none", edited(garbage, func(b Batch) { b[posAttributes+1] = byte(CodecZstd) }), nil, kerr.InvalidRecord},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ var accepted = []difference{
 		"the same for records that are refused one by one"),
 	differs(`append-time bit, append time: Produce`, `INVALID_TIMESTAMP`, `INVALID_TIMESTAMP`,
 		"a batch with the append-time bit is refused as a whole, not record by record"),
-	differs(`(unknown codec 5|says gzip, is not|says zstd, is not): Produce`, `UNKNOWN_SERVER_ERROR|silence`, `INVALID_RECORD|CORRUPT_MESSAGE`,
+	differs(`(unknown codec 5|says gzip, is not|says zstd, is not): Produce`, `UNKNOWN_SERVER_ERROR|silence`, `INVALID_RECORD`,
 		"records that cannot be decompressed are the client's fault, not an error of the broker"),
 	differs(`null records: Produce`, `silence`, `INVALID_RECORD`, "Kafka 3.9 never answers null records"),
 	differs(`(again|oldest known): Produce`, `"LogAppendTime":"TIME"`, `"LogAppendTime":-1`,
