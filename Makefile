@@ -43,7 +43,7 @@ demo: build ## Send the Go source tree through the running cluster again and com
 	@$(BIN) demo --dir $(DIR)
 
 ##@ Test
-.PHONY: setup test test-short test-race test-long test-faults lint bench bench-kafka fuzz
+.PHONY: setup test test-short test-race test-long test-faults test-mutants lint bench bench-kafka fuzz
 setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat, iproute2, iptables)
 	@scripts/setup zookeeper kcat iproute2 iptables
 
@@ -63,6 +63,9 @@ test-long: setup build ## The integration tests in their long form: whole corpus
 test-faults: setup build ## Kill, pause and cut a cluster under load for OTTLA_FAULT_MINUTES (default 10) with OTTLA_FAULT_SEED (default 1)
 	OTTLA_FAULT_MINUTES=$(OTTLA_FAULT_MINUTES) OTTLA_FAULT_SEED=$(OTTLA_FAULT_SEED) \
 		$(GO) test -count=1 -v -timeout $$(( $(OTTLA_FAULT_MINUTES) + 15 ))m ./integration/faults
+
+test-mutants: setup build ## Break the program on purpose, one rule at a time, and see who notices (OTTLA_MUTANTS=M03,M07 for some)
+	OTTLA_MUTANTS=$${OTTLA_MUTANTS:-all} $(GO) test -count=1 -v -timeout 60m -run BrokenBuilds ./integration/mutants
 
 lint: ## gofmt, go vet and staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }

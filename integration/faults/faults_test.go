@@ -3,8 +3,10 @@
 package faults
 
 import (
+	"flag"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,4 +54,10 @@ func TestFaults(t *testing.T) {
 	}
 	t.Logf("played steps %d to %d of seed %d", skip, skip+r.steps, seed)
 	r.finish()
+}
+
+// wantedByName reports whether tests were chosen with -run: then those that are long run as well.
+func wantedByName() bool {
+	f := flag.Lookup("test.run")
+	return f != nil && strings.Contains(f.Value.String(), "TestS")
 }
