@@ -69,7 +69,7 @@ func Parse(name, text string) (Mutant, error) {
 
 // Load reads every patch of a folder, by number.
 func Load(dir string) ([]Mutant, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "M*.patch"))
+	files, err := filepath.Glob(filepath.Join(dir, "*.patch"))
 	if err != nil {
 		return nil, err
 	}

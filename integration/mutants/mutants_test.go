@@ -124,3 +124,25 @@ func reason(out []byte) string {
 	}
 	return ""
 }
+
+// TestKafkasWayFails compiles Kafka 3.9's own way in, one rule at a time: the tests of these rules must fail with it.
+func TestKafkasWayFails(t *testing.T) {
+	wanted := os.Getenv("OTTLA_MUTANTS")
+	all, err := Load("kafka")
+	require.NoError(t, err)
+	var table strings.Builder
+	for _, m := range all {
+		_, err := m.Sources(root(t))
+		require.NoError(t, err)
+		if wanted == "" || wanted != "all" && !strings.Contains(","+wanted+",", ","+m.Name+",") {
+			continue
+		}
+		by, how := m.run(t)
+		if by == "" {
+			t.Errorf("%s was not seen", m.Breaks)
+			continue
+		}
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", m.Breaks, by, how)
+	}
+	t.Log("\n" + table.String())
+}

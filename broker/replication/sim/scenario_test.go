@@ -352,3 +352,12 @@ func TestS17ForkedLogs(t *testing.T) {
 		t.Error("no log was forked")
 	}
 }
+
+// The rules at which Kafka 3.9 loses or stalls, by their numbers. Each is held by a scenario; integration/mutants/kafka has a patch
+// with which the same scenario fails, as it would in Kafka.
+
+func TestL02UnseenBounce(t *testing.T)   { TestS02UnseenBounce(t) }
+func TestL03StaleAddition(t *testing.T)  { TestS03StaleAddition(t) }
+func TestL05MissedEpoch(t *testing.T)    { TestS04MissedEpoch(t) }
+func TestL06WaitOfThePast(t *testing.T)  { TestS05WaitOutlivesItsRecord(t) }
+func TestL13PendingForEver(t *testing.T) { TestS07LostAnswer(t) }
