@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,9 +41,9 @@ func newNetwork(t testing.TB, machines []string) (*network, error) {
 		}
 	}
 	sweep()
-	pid := os.Getpid()
+	pid, nth := os.Getpid(), int(networks.Add(1)) // what the kernel held for an earlier one may take a while to go
 	n := &network{
-		t: t, prefix: fmt.Sprintf("ot%x", pid), subnet: fmt.Sprintf("10.%d.%d", 128+pid>>8&127, pid&255),
+		t: t, prefix: fmt.Sprintf("ot%xx%d", pid, nth), subnet: fmt.Sprintf("10.%d.%d", 128+pid>>8&127, (pid+nth)&255),
 		machines: map[string]machine{},
 	}
 	t.Cleanup(n.remove)
@@ -67,13 +68,16 @@ func newNetwork(t testing.TB, machines []string) (*network, error) {
 	return n, nil
 }
 
+var networks atomic.Int32 // of this process
+
 // sweep removes what test processes that were killed have left behind. Names carry the process id.
 func sweep() {
 	spaces, _ := filepath.Glob("/run/netns/ot*n*")
 	for _, path := range spaces {
 		name := filepath.Base(path)
 		id, _, _ := strings.Cut(strings.TrimPrefix(name, "ot"), "n")
-		pid, err := strconv.ParseInt(id, 16, 64)
+		owner, _, _ := strings.Cut(id, "x")
+		pid, err := strconv.ParseInt(owner, 16, 64)
 		if err == nil && !errors.Is(unix.Kill(int(pid), 0), unix.ESRCH) {
 			continue
 		}
