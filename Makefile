@@ -11,6 +11,7 @@ PORT       ?= 9092
 FUZZTIME   ?= 30s
 BENCHTIME  ?= 1s
 OTTLA_FAULT_MINUTES ?= 10
+COMPOSE    ?= docker/docker-compose.yml
 OTTLA_FAULT_SEED    ?= 1
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -82,6 +83,23 @@ bench-kafka: setup build ## Measure beside Kafka 3.9, on a quiet machine, half a
 
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz $(FUZZTIME)
+
+##@ Docker
+.PHONY: images up-docker down-docker test-docker test-kafka-go
+images: build ## Build the images ottla, ottla-shell and ottla-zookeeper
+	@docker/images
+
+up-docker: build ## Start three ZooKeeper servers and three brokers in containers (COMPOSE names another file)
+	@docker/up $(COMPOSE)
+
+down-docker: ## Stop the containers and delete their volumes
+	@docker/check && . docker/zookeeper-image && docker/compose -p ottla -f $(COMPOSE) down -v
+
+test-docker: build ## Tests across containers: rolling restart, a node cut off, a node killed, the znodes compared
+	@docker/test
+
+test-kafka-go: build ## kafka-go's own integration tests in its published set-up, against the image
+	@docker/images && docker/kafka-go
 
 ##@ Tidy
 .PHONY: clean

@@ -11,6 +11,7 @@ import (
 
 	"ottla/broker/wire"
 	"ottla/config"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
@@ -216,7 +217,9 @@ func (b *Broker) alterBroker(name string, changes []change, replace, validateOnl
 				return withMessage(kerr.InvalidRequest, err.Error())
 			}
 			if config.IsSensitive(c.name) { // in the clear they must not come into ZooKeeper, where anybody may read them
-				return withMessage(kerr.InvalidRequest, "Passwords cannot be changed at run time: they would have to be encrypted in ZooKeeper, which is not available yet: "+c.name)
+				if next[c.name], err = security.EncodePassword(snapshot, config.Password(text)); err != nil {
+					return withMessage(kerr.InvalidRequest, "Password encoder secret not configured or not usable: "+err.Error())
+				}
 			}
 		}
 	}

@@ -2,36 +2,25 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
 	"ottla/config"
 	"ottla/internal/cluster"
 	"ottla/logstore"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
-// checkSupported refuses settings that promise a protection which is not there: starting without it would be worse.
-func checkSupported(s *config.Snapshot) error {
-	if config.ZookeeperSetACL.Of(s) {
-		return errors.New("zookeeper.set.acl=true: protecting znodes is not available yet; remove the setting to run without")
-	}
-	return nil
-}
-
 func (b *Broker) openSession(ctx context.Context) error {
 	s := b.config.Load()
-	if err := checkSupported(s); err != nil {
-		return err
-	}
 	if err := b.openSecurity(); err != nil {
 		return err
 	}
 	b.sessions = newSessions(b)
 	connect := config.ZookeeperConnect.Of(s)
 	b.log.Info().Str("connect", connect).Msg("connecting to zookeeper")
-	zk, err := b.connect(ctx, zkcoord.Options{
+	o, err := security.ZooKeeper(s, zkcoord.Options{
 		Connect:           connect,
 		SessionTimeout:    config.ZookeeperSessionTimeoutMs.Of(s),
 		ConnectionTimeout: config.ZookeeperConnectionTimeoutMs.Of(s),
@@ -42,6 +31,10 @@ func (b *Broker) openSession(ctx context.Context) error {
 		Listener:          b.sessions,
 		Observe:           b.metrics.zookeeper.Observe,
 	})
+	if err != nil {
+		return err
+	}
+	zk, err := b.connect(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ottla/config"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
@@ -14,6 +15,9 @@ import (
 
 // loadDynamicSettings puts the cluster's and this broker's dynamic settings over the file's.
 func (b *Broker) loadDynamicSettings(context.Context) error {
+	if err := b.renewPasswords(b.zk.Session()); err != nil {
+		return err
+	}
 	return b.reloadBrokerSettings(b.zk.Session())
 }
 
@@ -24,7 +28,7 @@ func (b *Broker) reloadBrokerSettings(s zkcoord.Session) error {
 		return err
 	}
 	for _, settings := range read {
-		b.withoutPasswords(settings)
+		b.decodePasswords(settings)
 	}
 	next, warnings, err := b.config.Load().WithDynamic(read[zkcoord.DefaultEntity], read[name])
 	if err != nil {
@@ -37,14 +41,52 @@ func (b *Broker) reloadBrokerSettings(s zkcoord.Session) error {
 	return nil
 }
 
-// withoutPasswords leaves out what Kafka encrypts in ZooKeeper: it cannot be decrypted here yet.
-func (b *Broker) withoutPasswords(settings map[string]string) {
-	for name := range settings {
-		if config.IsSensitive(name) {
-			delete(settings, name)
-			b.log.Warn().Str("key", name).Msg("is left out: passwords that are encrypted in zookeeper cannot be read yet; set it in the file")
+// decodePasswords decrypts the passwords among settings from ZooKeeper; one that cannot be decrypted is left out.
+func (b *Broker) decodePasswords(settings map[string]string) {
+	for name, text := range settings {
+		if !config.IsSensitive(name) {
+			continue
 		}
+		password, _, err := security.DecodePassword(b.config.Load(), text)
+		if err != nil {
+			delete(settings, name)
+			b.log.Error().Err(err).Str("key", name).Msg("a password in zookeeper cannot be decrypted and is left out: correct password.encoder.secret, or set it again")
+			continue
+		}
+		settings[name] = string(password)
 	}
+}
+
+// renewPasswords encrypts with the present secret what was encrypted with the one before it. Source: password.encoder.old.secret.
+func (b *Broker) renewPasswords(s zkcoord.Session) error {
+	snapshot := b.config.Load()
+	if config.PasswordEncoderOldSecret.Of(snapshot) == "" || config.PasswordEncoderSecret.Of(snapshot) == "" {
+		return nil
+	}
+	name := itoa(int64(b.id))
+	settings, err := zkcoord.ReadConfig(s, zkcoord.EntityBrokers, name)
+	if err != nil {
+		return err
+	}
+	renewed := 0
+	for key, text := range settings {
+		if !config.IsSensitive(key) {
+			continue
+		}
+		password, old, err := security.DecodePassword(snapshot, text)
+		if err != nil || !old {
+			continue // told when it is used
+		}
+		if settings[key], err = security.EncodePassword(snapshot, password); err != nil {
+			return err
+		}
+		renewed++
+	}
+	if renewed == 0 {
+		return nil
+	}
+	b.log.Info().Int("passwords", renewed).Msg("passwords in zookeeper are encrypted with the new secret")
+	return zkcoord.SeedConfig(s, zkcoord.EntityBrokers, name, settings)
 }
 
 // watchSettings follows the notifications of a session; those that exist already are replayed.

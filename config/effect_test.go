@@ -29,7 +29,7 @@ func TestEffectsAreAsTold(t *testing.T) {
 }
 
 // askedToRefuse are read so that a broker refuses to start without the protection that they promise.
-var askedToRefuse = map[string]bool{"AuthorizerClassName": true, "ZookeeperSetACL": true}
+var askedToRefuse = map[string]bool{"AuthorizerClassName": true}
 
 // givesTopicsTheirDefault reports whether a key works by giving topics their default.
 func givesTopicsTheirDefault(i *Info) bool {

@@ -11,6 +11,7 @@ var (
 	OttlaMetricsLagSeries    = intKey("ottla.metrics.lag.series", "10000", atLeast(0), ClusterWide, "How many partitions of consumer groups a broker tells /metrics one by one; sums by topic are told in any case.")
 	OttlaMetricsPartitions   = boolKey("ottla.metrics.partitions", "true", ClusterWide, "Whether /metrics tells of partitions one by one; what alerts need is told in sums too.")
 	OttlaStrictAcks          = boolKey("ottla.strict.acks", "false", ClusterWide, "Refuse acks=all writes too while the session with ZooKeeper is not proven to live. The high watermark alone already keeps a replaced leader from acknowledging.")
+	OttlaZookeeperDigest     = passwordKey("ottla.zookeeper.digest", unset, ReadOnly, "USER:PASSWORD that this broker shows the ensemble by ZooKeeper's digest scheme; with zookeeper.set.acl the same on every broker.")
 	OttlaZookeeperSyncLimit  = intKey("ottla.zookeeper.sync.limit", "5", atLeast(1), ReadOnly, "The ensemble's syncLimit in ticks; the session lease is computed from it.")
 	OttlaZookeeperTickTimeMs = timeKey("ottla.zookeeper.tick.time.ms", Int, "2000", time.Millisecond, atLeast[int64](1), ReadOnly, "The ensemble's tickTime; the session lease is computed from it.")
 

@@ -172,33 +172,22 @@ func clientAuth(s *config.Snapshot, listener, protocol string) string {
 }
 
 func readMaterial(s *config.Snapshot, listener, protocol string) (*tlsMaterial, error) {
-	certificate, err := keyOf(s, listener)
+	m, err := clientMaterial(s, listener)
 	if err != nil {
 		return nil, err
 	}
-	if certificate == nil {
+	if m.leaf == nil {
 		return nil, errors.New("no certificate: set ssl.keystore.location, or ssl.keystore.key and ssl.keystore.certificate.chain")
-	}
-	roots, err := rootsOf(s, listener)
-	if err != nil {
-		return nil, err
-	}
-	base, err := versionsAndCiphers(config.SSLEnabledProtocols.For(s, listener), config.SSLCipherSuites.For(s, listener))
-	if err != nil {
-		return nil, err
 	}
 	rules, err := parseMappingRules(config.SSLPrincipalMappingRules.For(s, listener))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", config.SSLPrincipalMappingRules.Name, err)
 	}
-	base.Certificates = []tls.Certificate{*certificate}
-	m := &tlsMaterial{server: base.Clone(), client: base, rules: rules, leaf: certificate.Leaf}
-	m.server.ClientCAs = roots
+	m.rules, m.server = rules, m.client.Clone()
+	m.server.ClientCAs, m.server.RootCAs = m.client.RootCAs, nil
 	m.server.ClientAuth = map[string]tls.ClientAuthType{
 		"required": tls.RequireAndVerifyClientCert, "requested": tls.VerifyClientCertIfGiven, "none": tls.NoClientCert,
 	}[clientAuth(s, listener, protocol)]
-	m.client.RootCAs = roots
-	m.verifyName = strings.EqualFold(config.SSLEndpointIdentificationAlgorithm.For(s, listener), "https")
 	return m, nil
 }
 
@@ -337,6 +326,10 @@ func (t *TLS) Connect(ctx context.Context, listener, protocol, host string, nc n
 	if err != nil {
 		return nil, err
 	}
+	return m.connect(ctx, host, nc)
+}
+
+func (m *tlsMaterial) connect(ctx context.Context, host string, nc net.Conn) (net.Conn, error) {
 	c := m.client.Clone()
 	c.ServerName = host
 	// Java accepts a certificate without alternative names by its common name, Go does not: the check is made here, with the same chain.

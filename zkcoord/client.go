@@ -206,6 +206,11 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	case <-ctx.Done():
 		return s, s.noSession(context.Cause(ctx))
 	}
+	if c.options.Digest != "" { // the library shows it again on every later connection
+		if err := conn.AddAuth("digest", []byte(c.options.Digest)); err != nil {
+			return s, s.noSession(err)
+		}
+	}
 	if !s.probe() {
 		return s, s.noSession(errors.New("the new session does not answer"))
 	}

@@ -154,6 +154,28 @@ func writeConfigOnce(s Session, entityType, name string, config map[string]strin
 	return err
 }
 
+// SeedConfig replaces the configuration of an entity without asking for a controller: for a cluster that has none yet, as Kafka's tool
+// does with --zookeeper. Brokers that run hear of it.
+func SeedConfig(s Session, entityType, name string, config map[string]string) error {
+	path := ConfigEntityPath(entityType, name)
+	for {
+		err := s.CreateAll(path, EncodeConfig(config))
+		if errors.Is(err, ErrNodeExists) {
+			_, err = s.Set(path, EncodeConfig(config), AnyVersion)
+		}
+		switch {
+		case retryable(err):
+		case err != nil:
+			return err
+		default:
+			if err := s.CreateAll(ConfigChangesPath, nil); err != nil && !errors.Is(err, ErrNodeExists) {
+				return err
+			}
+			return NotifyConfigChange(s, entityType+"/"+name)
+		}
+	}
+}
+
 func removable(entityType string) bool {
 	return entityType == EntityUsers || entityType == EntityClients || entityType == EntityIPs
 }

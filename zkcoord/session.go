@@ -174,4 +174,6 @@ type Options struct {
 	Logger            zerolog.Logger
 	Listener          Listener                                                               // may be nil
 	Dial              func(network, address string, timeout time.Duration) (net.Conn, error) // nil = plain TCP; TLS goes here
+	Digest            string                                                                 // USER:PASSWORD to show by the digest scheme; "" = none
+	Protect           bool                                                                   // zookeeper.set.acl: only who shows the same identity may change what is created
 }

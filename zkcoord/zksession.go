@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -451,7 +452,7 @@ func (s *session) Create(path string, data []byte, mode Mode) (string, error) {
 func (s *session) createFull(full string, data []byte, mode Mode) (created string, err error) {
 	err = s.write(func() error {
 		var err error
-		created, err = s.conn.Create(full, data, createFlags(mode), acl())
+		created, err = s.conn.Create(full, data, createFlags(mode), s.aclOf(full))
 		return err
 	})
 	return created, err
@@ -536,7 +537,23 @@ func createFlags(mode Mode) int32 {
 	}
 }
 
-func acl() []zk.ACL { return zk.WorldACL(zk.PermAll) }
+// openPath is where old consumers write too; secretPaths hold what not even a reader may see. Source: Kafka's ZkData.
+const openPath = ConsumersPath
+
+var secretPaths = []string{ConfigPath + "/" + EntityUsers, "/delegation_token"}
+
+// aclOf is what a new znode is protected by: nothing, or its creator may do everything, and others read what is no secret.
+func (s *session) aclOf(full string) []zk.ACL {
+	path := s.relative(full)
+	if !s.client.options.Protect || path == openPath {
+		return zk.WorldACL(zk.PermAll)
+	}
+	list := zk.AuthACL(zk.PermAll)
+	if slices.ContainsFunc(secretPaths, func(secret string) bool { return strings.HasPrefix(path, secret) }) {
+		return list
+	}
+	return append(list, zk.WorldACL(zk.PermRead)...)
+}
 
 func toStat(st *zk.Stat) Stat {
 	if st == nil {
@@ -579,7 +596,7 @@ func (s *session) multiRequests(ops []Op) ([]any, error) {
 		case OpCheck:
 			requests[i] = &zk.CheckVersionRequest{Path: full, Version: op.Version}
 		case OpCreate:
-			requests[i] = &zk.CreateRequest{Path: full, Data: op.Data, Acl: acl(), Flags: createFlags(op.Mode)}
+			requests[i] = &zk.CreateRequest{Path: full, Data: op.Data, Acl: s.aclOf(full), Flags: createFlags(op.Mode)}
 		case OpSet:
 			requests[i] = &zk.SetDataRequest{Path: full, Data: op.Data, Version: op.Version}
 		case OpDelete:

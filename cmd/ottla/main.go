@@ -34,6 +34,9 @@ func main() {
 
 // run is the whole program without its process: the exit code is its result.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if name, script, rest, ok := scriptIn(args); ok {
+		return runScript(ctx, name, script, rest, stdin, stdout, stderr)
+	}
 	app := newApp(stdin, stdout, stderr)
 	err := app.RunContext(ctx, flagsFirst(app, args))
 	if err == nil {

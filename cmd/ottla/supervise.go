@@ -17,6 +17,7 @@ import (
 	"ottla/broker"
 	"ottla/config"
 	"ottla/internal/cluster"
+	"ottla/security"
 	"ottla/zkcoord"
 )
 
@@ -114,9 +115,13 @@ func bury(s *config.Snapshot) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	zk, err := zkcoord.Connect(ctx, zkcoord.Options{
+	o, err := security.ZooKeeper(s, zkcoord.Options{
 		Connect: config.ZookeeperConnect.Of(s), SessionTimeout: 10 * time.Second, ConnectionTimeout: 5 * time.Second, Logger: zerolog.Nop(),
 	})
+	if err != nil {
+		return err
+	}
+	zk, err := zkcoord.Connect(ctx, o)
 	if err != nil {
 		return err
 	}
