@@ -93,7 +93,7 @@ func (b *Broker) startJobs(context.Context) error {
 	}
 	if config.LogCleanerEnable.Of(s) {
 		b.cleaner = logstore.NewCleaner(b.cleanerOptions(s))
-		jobs = append(jobs, job{"compaction", firstRun, of(config.LogCleanerBackoffMs), b.cleaner.Pass})
+		jobs = append(jobs, job{"compaction", 0, of(config.LogCleanerBackoffMs), b.cleaner.Pass})
 	}
 	b.jobs = startJobs(jobs, b.log)
 	return nil

@@ -126,9 +126,7 @@ func (l *Log) appendValidated(v *Validated, p *AppendParams, c *Config) (AppendI
 			LogAppendTime: duplicateAppendTime(c, d), MaxTimestamp: d.Timestamp, LogStartOffset: before.logStart,
 		}, nil
 	}
-	if err := l.assignEpochLocked(p.Epoch, set.first); err != nil {
-		return AppendInfo{}, err
-	}
+	l.epochs.AssignInMemory(p.Epoch, set.first)
 	if err := l.writeLocked(c, &set); err != nil {
 		return AppendInfo{}, err
 	}
@@ -245,9 +243,7 @@ func (l *Log) assignEpochsLocked(batches []byte) error {
 			l.epochs.Clear()
 			continue
 		}
-		if err := l.assignEpochLocked(b.LeaderEpoch(), b.BaseOffset()); err != nil {
-			return err
-		}
+		l.epochs.AssignInMemory(b.LeaderEpoch(), b.BaseOffset())
 	}
 	return nil
 }

@@ -235,7 +235,7 @@ func TestFailedSyncParksTheLog(t *testing.T) {
 	require.Error(t, statErr, "no clean marker after a fault")
 }
 
-func TestEpochThatCouldNotBeWrittenIsWrittenBeforeItsFirstRecord(t *testing.T) {
+func TestEpochIsDurableBeforeItsRecordsCountAsFlushed(t *testing.T) {
 	fsys := crashfs.New()
 	m := openManager(t, fsys, tiny())
 	l := openTopic(t, m)
@@ -246,9 +246,13 @@ func TestEpochThatCouldNotBeWrittenIsWrittenBeforeItsFirstRecord(t *testing.T) {
 		}
 		return nil
 	})
-	require.ErrorIs(t, l.AssignEpochStart(2), syscall.ENOSPC)
+	require.NoError(t, l.AssignEpochStart(2))
+	require.ErrorIs(t, l.Flush(1), syscall.ENOSPC)
+	require.Zero(t, l.FlushedOffset())
 	fsys.FailWith(nil)
 	appendValue(t, l, 2, "two")
+	require.NoError(t, l.Flush(2))
+	require.EqualValues(t, 2, l.FlushedOffset())
 	onDisk, err := logstore.OpenEpochCache(fsys, l.Dir())
 	require.NoError(t, err)
 	require.Equal(t, []logstore.EpochEntry{{Epoch: 1, StartOffset: 0}, {Epoch: 2, StartOffset: 1}}, onDisk.Entries())

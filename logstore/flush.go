@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"errors"
+	"path/filepath"
 	"sync"
 )
 
@@ -102,6 +103,9 @@ func (l *Log) flushOnce() error {
 	if err := l.syncDir(); err != nil {
 		return l.park(err)
 	}
+	if err := l.flushEpochs(); err != nil {
+		return err
+	}
 	if !l.raiseFlushed(v.logEnd, truncations) {
 		return nil
 	}
@@ -110,6 +114,19 @@ func (l *Log) flushOnce() error {
 		(*fn)(l.flushed.Load())
 	}
 	return nil
+}
+
+// flushEpochs makes the history of epochs durable. Without space nothing is lost but this flush.
+func (l *Log) flushEpochs() error {
+	err := l.epochs.Flush()
+	if err == nil {
+		return nil
+	}
+	fault := storageError("write", filepath.Join(l.Dir(), EpochCheckpointFile), err)
+	if fault.Full {
+		return fault
+	}
+	return l.park(fault)
 }
 
 // raiseFlushed publishes a flush, unless something was cut while it ran: then the next flush will.

@@ -24,14 +24,15 @@ type loadState struct {
 // loader loads one log. It is thrown away afterwards.
 type loader struct {
 	*Log
-	state     loadState
-	config    *Config
-	files     map[string]fs.DirEntry
-	segments  []*segment
-	damaged   map[int64]bool // bases of segments that need recovery although the start is clean
-	snapshots []int64        // ascending
-	hadNone   bool           // there was no snapshot at all
-	leftovers bool           // files of removed or cleaned segments were found
+	state      loadState
+	config     *Config
+	files      map[string]fs.DirEntry
+	segments   []*segment
+	damaged    map[int64]bool // bases of segments that need recovery although the start is clean
+	snapshots  []int64        // ascending
+	hadNone    bool           // there was no snapshot at all
+	epochsLost bool           // the history of epochs is rebuilt as a whole
+	leftovers  bool           // files of removed or cleaned segments were found
 }
 
 // loadLog opens the log in dir, which exists.
@@ -117,7 +118,7 @@ func (ld *loader) openSmallFiles() error {
 		if err := ld.remove(EpochCheckpointFile); err != nil {
 			return err
 		}
-		ld.state.clean, ld.state.recoveryPoint = false, 0
+		ld.state.clean, ld.state.recoveryPoint, ld.epochsLost = false, 0, true
 		epochs, err = OpenEpochCache(ld.fs, ld.Dir())
 	}
 	ld.epochs = epochs
@@ -237,8 +238,10 @@ func (ld *loader) finish() error {
 	start := max(ld.state.logStart, ld.segments[0].base)
 	ld.epochs.TruncateFromEnd(end)
 	ld.epochs.TruncateFromStart(start)
-	if err := ld.epochs.Flush(); err != nil {
-		return err
+	if ld.epochsLost {
+		if err := ld.epochs.Flush(); err != nil {
+			return err
+		}
 	}
 	if err := ld.tidySnapshots(t.seg.base, end); err != nil {
 		return err
@@ -277,6 +280,7 @@ func (ld *loader) startOver() (tail, error) {
 		}
 	}
 	ld.epochs.Clear()
+	ld.epochsLost = true
 	ld.mu.producers.Reset(ld.state.logStart)
 	s, err := ld.createSegment(ld.state.logStart)
 	if err != nil {

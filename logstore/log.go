@@ -15,8 +15,8 @@ import (
 
 // Log is the log of one partition: segments, indexes, leader epochs, producers. It guards itself.
 //
-// Writers (append, roll, truncation, log start, retention) hold mu: for write(2) and bookkeeping, not for fsync, with two
-// exceptions that happen once per leader epoch and once per truncation and must be durable before anything else may happen.
+// Writers (append, roll, truncation, log start, retention) hold mu: for write(2) and bookkeeping, not for fsync, except in
+// a truncation, which must be durable before anything else may happen.
 // Readers take no lock: they load view. Flushes run beside appends and share fdatasync calls (see Flush).
 //
 // Invariant: an offset below LogEndOffset was given to write(2) before the view with that end was stored, so that killing the
@@ -50,7 +50,6 @@ type Log struct {
 		tail        tail
 		producers   *ProducerState
 		update      ProducerUpdate
-		epochsStale bool  // a new epoch could not be written
 		completeAt  int64 // log end for which everything is on disk as a clean stop leaves it, -1 none
 		truncations int   // counts, so that a flush does not publish what was cut meanwhile
 		idleEnd     int64 // log end at the last idle pass
@@ -232,25 +231,16 @@ func (l *Log) EndOffsetForEpoch(e cluster.LeaderEpoch) (cluster.LeaderEpoch, int
 	return l.epochs.EndOffset(e, l.LogEndOffset())
 }
 
-// AssignEpochStart notes that epoch starts at the log's end; durable before it returns.
+// AssignEpochStart notes that epoch starts at the log's end.
+//
+// Epochs become durable with the records: a flush writes the history before it raises the recovery point, and a loader rebuilds what
+// is above from the batches. One without records means nothing after a restart: whoever leads then has a newer one.
 func (l *Log) AssignEpochStart(epoch cluster.LeaderEpoch) error {
 	if err := l.lock(); err != nil {
 		return err
 	}
 	defer l.unlock()
-	return l.assignEpochLocked(epoch, l.view.Load().logEnd)
-}
-
-func (l *Log) assignEpochLocked(epoch cluster.LeaderEpoch, offset int64) error {
-	if !l.epochs.AssignInMemory(epoch, offset) && !l.mu.epochsStale {
-		return nil
-	}
-	// Until it is durable no record of the epoch may count: after a full disk the next append tries again.
-	l.mu.epochsStale = true
-	if err := l.flushEpochsLocked(); err != nil {
-		return err
-	}
-	l.mu.epochsStale = false
+	l.epochs.AssignInMemory(epoch, l.view.Load().logEnd)
 	return nil
 }
 

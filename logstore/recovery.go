@@ -153,7 +153,9 @@ func (ld *loader) resetIndexes(s *segment) error {
 
 // replay brings epochs, producers and the segment's transaction index up to a batch.
 func (ld *loader) replay(s *segment, b Batch) error {
-	if newest, ok := ld.epochs.Latest(); b.Magic() == 2 && (!ok || b.LeaderEpoch() > newest.Epoch) {
+	// The file is as old as the recovery point, and may even tell of epochs that never had records: the batches know better.
+	if known, ok := ld.epochs.EpochAt(b.BaseOffset()); b.Magic() == 2 && (!ok || known != b.LeaderEpoch()) {
+		ld.epochs.TruncateFromEnd(b.BaseOffset())
 		ld.epochs.AssignInMemory(b.LeaderEpoch(), b.BaseOffset())
 	}
 	if !b.HasProducerID() {

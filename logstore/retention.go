@@ -208,6 +208,7 @@ func (l *Log) completeFiles() error {
 		return err
 	}
 	defer l.unlock()
+	l.epochs.TruncateFromEnd(l.view.Load().logEnd) // one without records would be forgotten by the next start
 	t := &l.mu.tail
 	if l.mu.completeAt == l.view.Load().logEnd && l.mu.truncations == 0 && !l.dirDirty.Load() {
 		return l.flushEpochsLocked() // untouched since a clean start: stopping costs nothing

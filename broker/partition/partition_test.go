@@ -544,8 +544,8 @@ func TestReplicaThatHadNoRoomAsksToBeLookedAtAgain(t *testing.T) {
 		b.set.tasks.Wait()
 		return asked
 	}
-	b.lead(1, []int32{1, 2}, []int32{1, 2})
-	b.fs.FailWith(func(op crashfs.Op) error {
+	require.Zero(t, b.decideFull(decisionFor{leader: 1, epoch: 1, version: 1, isr: []int32{1, 2}, replicas: []int32{1, 2}, isNew: true, wire: 5}).ErrorCode)
+	b.fs.FailWith(func(op crashfs.Op) error { // the topic's id, which version 4 did not tell, is written
 		if op.Kind == "write" {
 			return syscall.ENOSPC
 		}
