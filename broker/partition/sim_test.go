@@ -54,6 +54,7 @@ type simulation struct {
 	trace   []string
 	problem string
 	acked   int
+	deleted int64 // below, records may be gone
 	reached map[string]int
 }
 
@@ -689,9 +690,7 @@ func (s *simulation) step(faults bool) {
 	case k < 92:
 		s.check(time.Duration(s.rng.Int64N(int64(time.Second))))
 	case k < 93:
-		if n.up && !s.flush {
-			_ = n.logs.CheckpointHighWatermarks()
-		}
+		s.housekeep(n)
 	case k < 94:
 		s.settle()
 	case !faults:
@@ -755,6 +754,33 @@ func (s *simulation) round() {
 	}
 }
 
+// housekeep is what a broker does now and then: checkpoints, retention; and a client that deletes records.
+func (s *simulation) housekeep(n *simNode) {
+	p := n.partition()
+	if p == nil || p.Log() == nil {
+		return
+	}
+	switch s.rng.IntN(4) {
+	case 0:
+		_ = n.logs.CheckpointHighWatermarks()
+	case 1:
+		_ = n.logs.CheckpointLogStarts()
+	case 2:
+		n.logs.RetentionPass(s.now())
+		n.logs.DeletePass(s.now().Add(time.Hour))
+	default:
+		if s.rng.IntN(3) > 0 || n.role() != replication.Leader {
+			return
+		}
+		upTo := p.Log().LogStartOffset() + s.rng.Int64N(1+p.Log().HighWatermark()-p.Log().LogStartOffset())
+		s.logf("%d: delete records below %d", n.id, upTo)
+		s.reached["records deleted"]++
+		s.deleted = max(s.deleted, upTo)
+		p.DeleteRecords(upTo, time.Hour, func(int64, error) {})
+	}
+	n.set.tasks.Wait()
+}
+
 // check lets time pass.
 func (s *simulation) check(d time.Duration) {
 	s.elapsed.Add(int64(d))
@@ -803,10 +829,20 @@ func (s *simulation) compare() {
 	final := s.node(s.ctl.leader).all()
 	epochs := s.node(s.ctl.leader).epochs()
 	for _, n := range s.nodes {
-		if mine := n.all(); !maps.Equal(mine, final) {
+		start := max(n.partition().Log().LogStartOffset(), s.node(s.ctl.leader).partition().Log().LogStartOffset())
+		if mine := n.all(); !maps.Equal(from(start, mine), from(start, final)) {
 			s.failf("diverged: broker %d holds %d records, the leader %d", n.id, len(mine), len(final))
 		}
-		if mine := n.epochs(); !slices.Equal(mine, epochs) {
+		mine := n.epochs()
+		for _, known := range [][]logstore.EpochEntry{mine, epochs} {
+			if len(known) > 0 {
+				start = max(start, known[0].StartOffset) // a log start may be forgotten that the history was cut to
+			}
+		}
+		later := func(e []logstore.EpochEntry) []logstore.EpochEntry {
+			return slices.DeleteFunc(slices.Clone(e), func(e logstore.EpochEntry) bool { return e.StartOffset <= start })
+		}
+		if !slices.Equal(later(mine), later(epochs)) {
 			s.failf("diverged: broker %d has the epochs %v, the leader %v", n.id, mine, epochs)
 		}
 	}
@@ -831,15 +867,21 @@ func (s *simulation) compare() {
 		}
 	}
 	for id, rec := range s.records {
-		if rec.outcome == "acked" && final[rec.offset] != id {
+		if rec.outcome == "acked" && rec.offset >= s.deleted && final[rec.offset] != id {
 			s.failf("lost: record %d was acknowledged at %d; there is %d", id, rec.offset, final[rec.offset])
 		}
 	}
 	for offset, id := range s.read {
-		if final[offset] != id {
+		if offset >= s.deleted && final[offset] != id {
 			s.failf("lost: record %d was read at %d; there is %d", id, offset, final[offset])
 		}
 	}
+}
+
+func from(start int64, records map[int64]uint64) map[int64]uint64 {
+	out := maps.Clone(records)
+	maps.DeleteFunc(out, func(offset int64, _ uint64) bool { return offset < start })
+	return out
 }
 
 // epochs are those that have records.
