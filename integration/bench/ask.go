@@ -11,17 +11,61 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// listEnds asks a broker for the end of every partition of a topic; an error of any is an error.
-func listEnds(ctx context.Context, address, topic string, partitions int) error {
+// ask sends one request over a connection of its own. Its versions must be without tags in the header.
+func ask[R kmsg.Response](ctx context.Context, address string, req kmsg.Request) (R, error) {
+	var none R
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return err
+		return none, err
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
+	if _, err := conn.Write(frame(req)); err != nil {
+		return none, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return none, err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return none, err
+	}
+	resp := req.ResponseKind()
+	resp.SetVersion(req.GetVersion())
+	return resp.(R), resp.ReadFrom(body)
+}
+
+// knows asks a broker whether it knows a leader of each partition of a topic.
+func knows(ctx context.Context, address, topic string, partitions int) error {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 8
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, t)
+	resp, err := ask[*kmsg.MetadataResponse](ctx, address, req)
+	if err != nil {
+		return err
+	}
+	known := 0
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode == 0 && p.Leader >= 0 {
+				known++
+			}
+		}
+	}
+	if known != partitions {
+		return fmt.Errorf("%s knows the leaders of %d of %d partitions", address, known, partitions)
+	}
+	return nil
+}
+
+// listEnds asks a broker for the end of every partition of a topic; an error of any is an error.
+func listEnds(ctx context.Context, address, topic string, partitions int) error {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.Version, req.ReplicaID = 5, -1
 	t := kmsg.NewListOffsetsRequestTopic()
@@ -32,20 +76,8 @@ func listEnds(ctx context.Context, address, topic string, partitions int) error 
 		t.Partitions = append(t.Partitions, part)
 	}
 	req.Topics = append(req.Topics, t)
-	if _, err := conn.Write(frame(req)); err != nil {
-		return err
-	}
-	var head [8]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
-		return err
-	}
-	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
-	if _, err := io.ReadFull(conn, body); err != nil {
-		return err
-	}
-	resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-	resp.SetVersion(req.Version)
-	if err := resp.ReadFrom(body); err != nil {
+	resp, err := ask[*kmsg.ListOffsetsResponse](ctx, address, req)
+	if err != nil {
 		return err
 	}
 	answered := 0

@@ -29,6 +29,7 @@ var (
 	span      = flag.Int("seconds", number64("BENCH_SECONDS", 5), "measured seconds a round (BENCH_SECONDS)")
 	jsonFile  = flag.String("json", os.Getenv("BENCH_JSON"), "write the result there, keeping the rows of other workloads (BENCH_JSON)")
 	plotFile  = flag.String("plot", os.Getenv("BENCH_PLOT"), "draw the result there, as SVG (BENCH_PLOT)")
+	against   = flag.String("against", os.Getenv("BENCH_AGAINST"), "another build of the program, to stand in Kafka's place (BENCH_AGAINST)")
 	onlyOttla = flag.Bool("only-ottla", os.Getenv("BENCH_ONLY_OTTLA") != "", "leave Kafka out (BENCH_ONLY_OTTLA)")
 )
 
@@ -56,9 +57,9 @@ func TestBesideKafka(t *testing.T) {
 	r.result.Machine = machineFacts()
 	r.result.Command = fmt.Sprintf("make bench-kafka BENCH_PAIRS=%d BENCH_SECONDS=%d", *pairs, *span)
 	if !*onlyOttla {
-		r.kafka = startBrokers(t, harness.Kafka, 3, r.zk, "/kafka")
+		r.kafka = startBrokers(t, harness.Kafka, 3, r.zk, "/kafka", *against)
 	}
-	r.ottla = startBrokers(t, harness.Ottla, 3, r.zk, "/ottla")
+	r.ottla = startBrokers(t, harness.Ottla, 3, r.zk, "/ottla", "")
 	time.Sleep(5 * time.Second) // until what a start leaves to do is done
 	r.noteIdleMemory()
 	var last *row
@@ -245,9 +246,9 @@ func (r *runner) idlePartitions(out *row, w *workload) {
 
 // starts kills single brokers with many partitions and times their start until every partition answers.
 func (r *runner) starts(out *row, w *workload) {
-	sides := []*brokers{startBrokers(r.t, harness.Ottla, 1, r.zk, "/ottla-start")}
+	sides := []*brokers{startBrokers(r.t, harness.Ottla, 1, r.zk, "/ottla-start", "")}
 	if r.kafka != nil {
-		sides = append(sides, startBrokers(r.t, harness.Kafka, 1, r.zk, "/kafka-start"))
+		sides = append(sides, startBrokers(r.t, harness.Kafka, 1, r.zk, "/kafka-start", *against))
 	}
 	topic := freshTopic(w)
 	for _, s := range sides {

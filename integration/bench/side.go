@@ -31,17 +31,22 @@ type side interface {
 
 // brokers is a side of real brokers.
 type brokers struct {
-	kind    harness.Kind
+	called  string
 	cluster *harness.Cluster
 	client  *kgo.Client
 	admin   *kadm.Client
 }
 
-// startBrokers runs a cluster in a chroot of its own. Both kinds get the same properties.
-func startBrokers(t testing.TB, kind harness.Kind, n int, zk *testzk.Ensemble, chroot string) *brokers {
+// startBrokers runs a cluster in a chroot of its own. All sides get the same properties. With a program it is that, called kafka,
+// that Ottla is measured against.
+func startBrokers(t testing.TB, kind harness.Kind, n int, zk *testzk.Ensemble, chroot, program string) *brokers {
 	t.Helper()
+	called := string(kind)
+	if program != "" {
+		kind = harness.Ottla
+	}
 	c := harness.Start(t, harness.Options{
-		Brokers: harness.Same(kind, n), Ensemble: zk, Chroot: chroot, Production: true,
+		Brokers: harness.Same(kind, n), Ensemble: zk, Chroot: chroot, Production: true, Program: program,
 		Properties: map[string]string{
 			"zookeeper.session.timeout.ms": "18000", // Kafka's default: a machine at its limit must not lose sessions
 			"auto.create.topics.enable":    "false",
@@ -52,10 +57,10 @@ func startBrokers(t testing.TB, kind harness.Kind, n int, zk *testzk.Ensemble, c
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	return &brokers{kind: kind, cluster: c, client: client, admin: kadm.NewClient(client)}
+	return &brokers{called: called, cluster: c, client: client, admin: kadm.NewClient(client)}
 }
 
-func (b *brokers) name() string { return string(b.kind) }
+func (b *brokers) name() string { return b.called }
 
 func (b *brokers) pids() []int {
 	var out []int
@@ -108,6 +113,11 @@ func (b *brokers) leaders(ctx context.Context, topic string, partitions, replica
 	for p, address := range out {
 		if address == "" {
 			return nil, fmt.Errorf("partition %d has no leader", p)
+		}
+	}
+	for _, broker := range b.cluster.Brokers {
+		if err := knows(ctx, broker.Address, topic, partitions); err != nil {
+			return nil, err
 		}
 	}
 	ends, err := b.admin.ListEndOffsets(ctx, topic)

@@ -41,6 +41,7 @@ type Broker struct {
 	t          testing.TB
 	network    Network // nil = the loopback
 	production bool    // see Options
+	program    string  // see Options
 	parent     bool    // process is the supervisor, the broker is its child
 	process    *exec.Cmd
 	ended      chan struct{} // closed when process has been reaped
@@ -90,7 +91,10 @@ func (b *Broker) command() (*exec.Cmd, error) {
 		}
 		return k.Broker(file), nil
 	}
-	binary, err := Binary()
+	binary, err := b.program, error(nil)
+	if binary == "" {
+		binary, err = Binary()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type Options struct {
 	Properties map[string]string // over those of properties(), for every broker
 	Network    Network           // nil = the loopback
 	Prepare    func(*Broker)     // called before a broker's first start, when its folder is there
+	Program    string            // path of the program under test; "" = Binary()
 	Production bool              // Kafka runs with the heap and collector of its own scripts, not with those of small tests
 }
 
@@ -64,6 +65,7 @@ type Cluster struct {
 	network    Network
 	prepare    func(*Broker)
 	production bool
+	program    string
 	view       *View
 }
 
@@ -86,7 +88,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.Ensemble == nil {
 		o.Ensemble = testzk.StartOn(t, max(1, o.ZooKeepers), o.Network)
 	}
-	c := &Cluster{t: t, ZooKeeper: o.Ensemble, properties: o.Properties, network: o.Network, prepare: o.Prepare, production: o.Production}
+	c := &Cluster{t: t, ZooKeeper: o.Ensemble, properties: o.Properties, network: o.Network, prepare: o.Prepare, production: o.Production, program: o.Program}
 	c.Connect = c.ZooKeeper.Connect + o.Chroot
 	for _, kind := range o.Brokers {
 		c.Add(kind, nil)
@@ -140,7 +142,7 @@ func (c *Cluster) Add(kind Kind, properties map[string]string) *Broker {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
-	b := &Broker{ID: id, Kind: kind, Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t, network: c.network, production: c.production}
+	b := &Broker{ID: id, Kind: kind, Dir: dir, DataDir: filepath.Join(dir, "data"), t: c.t, network: c.network, production: c.production, program: c.program}
 	if c.network != nil {
 		b.Address = net.JoinHostPort(c.network.Address(b.Machine()), strconv.Itoa(brokerPort))
 	} else {
