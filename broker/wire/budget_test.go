@@ -192,6 +192,23 @@ func TestSyscallsPerRequest(t *testing.T) {
 	reads2, writes2 = ioCalls(t)
 	t.Logf("ten in flight: %.2f reads and %.2f writes a burst, both ends", float64(reads2-reads)/n, float64(writes2-writes)/n)
 	require.LessOrEqual(t, float64(writes2-writes)/n, 2.5, "answers of a burst share a write")
+
+	burst = nil
+	long := produceFrame(1, 16<<10) // does not fit the read buffer
+	for range 10 {
+		burst = append(burst, long...)
+	}
+	reads, writes = ioCalls(t)
+	for range n {
+		_, err := p.nc.Write(burst)
+		require.NoError(t, err)
+		for range 10 {
+			readAnswer(t, p.nc, buf)
+		}
+	}
+	reads2, writes2 = ioCalls(t)
+	t.Logf("ten in flight of 16 KiB: %.2f reads and %.2f writes a burst, both ends", float64(reads2-reads)/n, float64(writes2-writes)/n)
+	require.LessOrEqual(t, float64(writes2-writes)/n, 8., "answers of long requests share writes too")
 }
 
 func ioCalls(t testing.TB) (reads, writes int) {

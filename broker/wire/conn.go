@@ -124,11 +124,22 @@ type reader struct {
 	largest    int                    // longest frame that has arrived in full
 	clientID   string                 // of the last request: most clients never change it
 	burst      int                    // requests handled since answers were last let out
+	burstSize  int                    // and their bytes
+	last       int                    // length of the last frame
 	handling   *Request               // while its handler runs
-	poll       func(fd uintptr) bool  // tryRead as a value, made once
-	pollErr    error
+	poll       poll
 	login      any                            // see Conn.SetLogin
 	tokens     func(r *Request, token []byte) // see Conn.TakeTokens
+}
+
+// poll is one non-blocking read and where its bytes go.
+type poll struct {
+	try  func(fd uintptr) bool // tryRead as a value, made once
+	into [][]byte              // nil: a fresh read buffer
+	both [2][]byte             // room for into
+	wait bool                  // for readability
+	n    int
+	err  error // errNothingYet: nothing to read, and not waited
 }
 
 var (
@@ -140,9 +151,10 @@ var (
 	errHandlerPanic  = errors.New("handler panicked")
 )
 
-// burstMax bounds the requests that are handled before answers are let out, and burstBytes the answers.
+// burstMax bounds the requests that are handled before answers are let out, burstTaken their bytes, and burstBytes the answers'.
 const (
 	burstMax   = 64
+	burstTaken = 128 << 10
 	burstBytes = 256 << 10
 )
 
@@ -211,19 +223,21 @@ func (c *Conn) prepare() error {
 		return nil
 	}
 	c.raw = rawConn(c.nc)
-	c.in.poll = c.tryRead
+	c.in.poll.try = c.tryRead
 	c.out.step = c.tryWrite
 	return nil
 }
 
-// mayRead holds the reader back: to let answers out once a burst ends, while too many of them wait, and while muted.
+// mayRead holds the reader back: to let answers out once a burst ends, while too many of them wait, and while muted. A burst also
+// ends when the reader would have to wait (read).
 func (c *Conn) mayRead() error {
 	if c.stopping.Load() {
 		return errStopping
 	}
-	letOut := c.in.burst >= burstMax || !c.in.holdsFrame()
+	in := &c.in
+	letOut := in.burst >= burstMax || in.burstSize >= burstTaken || c.raw == nil && !in.holdsFrame()
 	if letOut {
-		c.in.burst = 0
+		in.burst, in.burstSize = 0, 0
 	}
 	return c.waitForRoom(letOut)
 }
@@ -303,7 +317,7 @@ func (c *Conn) takeBuffered(size int) (*frame, int, error) {
 	f := newFrame(size)
 	f.b = append(f.b, in.buf[in.start+4:in.start+4+size]...)
 	in.start += 4 + size
-	in.largest = max(in.largest, size)
+	in.last, in.largest = size, max(in.largest, size)
 	return f, size, nil
 }
 
@@ -319,21 +333,25 @@ func (c *Conn) readLarge(size int) (*frame, int, error) {
 	in := &c.in
 	f := newFrame(min(size, max(trustedBytes, 2*in.largest)))
 	f.b = append(f.b, in.buf[in.start+4:in.end]...)
-	in.giveBack()
+	in.start, in.end = 0, 0
 	for len(f.b) < size {
 		if len(f.b) == cap(f.b) {
 			f = f.grow(size)
 		}
-		n, err := c.nc.Read(f.b[len(f.b):min(size, cap(f.b))])
-		f.b = f.b[:len(f.b)+n]
-		c.activity.Add(1)
+		room, next := f.b[len(f.b):min(size, cap(f.b))], []byte(nil)
+		if len(f.b)+len(room) == size {
+			next = in.buf[:headBytes]
+		}
+		n, err := c.read(room, next)
+		got := min(n, len(room))
+		f.b, in.end = f.b[:len(f.b)+got], n-got
 		if err != nil && len(f.b) < size {
 			f.recycle()
 			c.server.memory.release(size)
 			return nil, 0, unexpected(err)
 		}
 	}
-	in.largest = max(in.largest, size)
+	in.last, in.largest = size, max(in.largest, size)
 	return f, size, nil
 }
 
@@ -378,9 +396,8 @@ func (c *Conn) fill() error {
 		in.end = copy(in.buf[:], in.buf[in.start:in.end])
 		in.start = 0
 	}
-	n, err := c.nc.Read(in.buf[in.end:])
+	n, err := c.read(in.buf[in.end:], nil)
 	in.end += n
-	c.activity.Add(1)
 	if n > 0 {
 		return nil
 	}
@@ -393,15 +410,57 @@ func (c *Conn) fill() error {
 	return err
 }
 
-// waitAndRead waits for readability without holding a buffer, then reads into a fresh one.
-func (c *Conn) waitAndRead() error {
-	c.in.pollErr = nil
-	if err := c.raw.Read(c.in.poll); err != nil {
-		return err
+// headBytes is how much of the next frame is read together with the end of a long one: enough to know its length; the rest goes
+// straight to where it stays.
+const headBytes = 4 << 10
+
+// freshBytes is how much is read into a fresh buffer.
+func (in *reader) freshBytes() int {
+	if in.last > readBufferBytes {
+		return headBytes
 	}
-	c.activity.Add(1)
-	return c.in.pollErr
+	return readBufferBytes
 }
+
+// read reads once into p, and what comes behind that into next.
+func (c *Conn) read(p, next []byte) (int, error) {
+	if c.raw == nil {
+		n, err := c.nc.Read(p)
+		c.activity.Add(1)
+		return n, err
+	}
+	q := &c.in.poll
+	q.both = [2][]byte{p, next}
+	q.into = q.both[:1]
+	if len(next) > 0 {
+		q.into = q.both[:2]
+	}
+	err := c.waitAndRead()
+	q.both, q.into = [2][]byte{}, nil
+	return q.n, err
+}
+
+// waitAndRead reads once, waiting for readability if need be; before that it lets out the answers that the burst has held back.
+// Without a place of its own for the bytes it holds no buffer while it waits.
+func (c *Conn) waitAndRead() error {
+	q := &c.in.poll
+	q.wait = c.in.burst == 0
+	for {
+		q.n, q.err = 0, nil
+		if err := c.raw.Read(q.try); err != nil {
+			return err
+		}
+		if q.err != errNothingYet {
+			c.activity.Add(1)
+			return q.err
+		}
+		c.in.burst, c.in.burstSize, q.wait = 0, 0, true
+		c.uncork()
+	}
+}
+
+// errNothingYet never leaves waitAndRead.
+var errNothingYet = errors.New("nothing to read yet")
 
 // dispatch decodes a frame and calls its handler. An error closes the connection, as Kafka does for what it cannot read.
 func (c *Conn) dispatch(f *frame, size int) error {
@@ -414,9 +473,14 @@ func (c *Conn) dispatch(f *frame, size int) error {
 		c.server.memory.release(size)
 		return err
 	}
-	c.in.burst++
 	pipelined := r.api.Pipelined
-	c.enqueue(r, c.raw == nil || c.in.holdsFrame())
+	cork := c.raw == nil || pipelined || c.in.holdsFrame()
+	if !cork {
+		c.uncork() // the handler may take its time
+	}
+	c.in.burst++
+	c.in.burstSize += size
+	c.enqueue(r, cork)
 	c.in.handling = r
 	r.api.Handle(r)
 	c.in.handling = nil

@@ -26,28 +26,47 @@ func rawConn(nc net.Conn) syscall.RawConn {
 	return raw
 }
 
-// tryRead is one non-blocking read; it reports false when there is nothing yet, and keeps no buffer then.
+// tryRead is one non-blocking read. It reports false when there is nothing yet and it may wait, and keeps no buffer then.
 func (c *Conn) tryRead(fd uintptr) bool {
-	in := &c.in
-	buf := readBuffers.Get().(*[readBufferBytes]byte)
-	for {
-		n, err := unix.Read(int(fd), buf[:])
-		switch {
-		case n > 0:
-			in.buf, in.start, in.end = buf, 0, n
-			return true
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			readBuffers.Put(buf)
-			return false
-		case err == nil:
-			in.pollErr = io.EOF
-		default:
-			in.pollErr = err
+	q := &c.in.poll
+	var fresh *[readBufferBytes]byte
+	if q.into == nil {
+		fresh = readBuffers.Get().(*[readBufferBytes]byte)
+	}
+	n, err := c.readOnce(int(fd), fresh)
+	switch {
+	case n > 0:
+		q.n = n
+		if fresh != nil {
+			c.in.buf, c.in.start, c.in.end = fresh, 0, n
 		}
-		readBuffers.Put(buf)
 		return true
+	case err == nil:
+		q.err = io.EOF
+	case err != unix.EAGAIN:
+		q.err = err
+	case !q.wait:
+		q.err = errNothingYet
+	}
+	if fresh != nil {
+		readBuffers.Put(fresh)
+	}
+	return q.err != nil
+}
+
+func (c *Conn) readOnce(fd int, fresh *[readBufferBytes]byte) (n int, err error) {
+	for {
+		switch q := &c.in.poll; {
+		case fresh != nil:
+			n, err = unix.Read(fd, fresh[:c.in.freshBytes()])
+		case len(q.into) == 1:
+			n, err = unix.Read(fd, q.into[0])
+		default:
+			n, err = unix.Readv(fd, q.into)
+		}
+		if err != unix.EINTR {
+			return n, err
+		}
 	}
 }
 
