@@ -33,7 +33,7 @@ type result struct {
 // apply hands an answer to the partitions, in parallel, and then decides for each when to ask again.
 func (f *fetcher) apply(resp *kmsg.FetchResponse) {
 	results := f.match(resp)
-	parallel.For(len(results), applyWorkers, func(i int) {
+	parallel.For(len(results), workersFor(results), func(i int) {
 		r := &results[i]
 		if r.err == nil {
 			r.err = r.it.write(r.part)
@@ -220,4 +220,17 @@ func (f *fetcher) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Respons
 		f.restart()
 	}
 	return resp, err
+}
+
+// workerBytes is how much a goroutine must have to write to be worth its start and its wake-up, which cost as much as writing some
+// tens of kilobytes.
+const workerBytes = 128 << 10
+
+// workersFor is how many goroutines share the writing of an answer.
+func workersFor(results []result) int {
+	bytes := 0
+	for i := range results {
+		bytes += len(results[i].part.RecordBatches)
+	}
+	return max(1, min(bytes/workerBytes, applyWorkers))
 }

@@ -159,7 +159,9 @@ func (p *Partition) deliver(a after) {
 	if a.wake != 0 {
 		p.fetches.wake(p, a.wake)
 	}
-	for i := range a.appends {
+	// The last first: answers leave a connection in the order of its requests, so all that became ready here leaves with one write,
+	// once its oldest is complete.
+	for i := len(a.appends) - 1; i >= 0; i-- {
 		a.appends[i].done(a.appends[i].result)
 	}
 	for i := range a.deletes {
