@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -45,6 +47,19 @@ func (x *exchange) once() {
 	}
 }
 
+// burst sends the frame, which holds n requests, and reads their answers.
+func (x *exchange) burst(n int) {
+	x.once()
+	for range n - 1 {
+		if _, err := io.ReadFull(x.conn, x.head[:]); err != nil {
+			panic(err)
+		}
+		if _, err := io.ReadFull(x.conn, x.response[:binary.BigEndian.Uint32(x.head[:])]); err != nil {
+			panic(err)
+		}
+	}
+}
+
 func budgets(t testing.TB) (h *house, produce, fetch *exchange) {
 	h = start(t, zktest.NewTree(), settings(t, nil))
 	h.create("t", 1)
@@ -84,5 +99,25 @@ func BenchmarkFetch(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		fetch.once()
+	}
+}
+
+// Requests in flight, as a busy client sends them: several come with one read, their answers leave with one write.
+func BenchmarkProducePipelined(b *testing.B) {
+	h := start(b, zktest.NewTree(), settings(b, nil))
+	h.create("t", 1)
+	for _, size := range []int{1 << 10, 16 << 10} {
+		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
+			const inFlight = 16
+			x := h.exchange(9, produceOf("t", 0, 1, batch(strings.Repeat("x", size))))
+			frame := x.frame
+			x.frame = bytes.Repeat(frame, inFlight)
+			b.SetBytes(int64(size * inFlight))
+			b.ReportAllocs()
+			for b.Loop() {
+				x.burst(inFlight)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/inFlight, "ns/request")
+		})
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // For calls fn for 0 to n-1 from at most so many goroutines and returns when all are done. One piece runs in the caller's.
 func For(n, workers int, fn func(i int)) {
-	if n < 2 {
+	if n < 2 || workers < 2 {
 		for i := range n {
 			fn(i)
 		}
