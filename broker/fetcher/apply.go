@@ -74,7 +74,7 @@ func (it *item) write(part *kmsg.FetchResponseTopicPartition) error {
 	if d := part.DivergingEpoch; d.Epoch >= 0 || d.EndOffset >= 0 {
 		_, err := it.p.TruncateTo(it.sent.LeaderEpoch, it.sent.Offset, partition.EpochEnd{
 			Epoch: cluster.LeaderEpoch(d.Epoch), EndOffset: d.EndOffset,
-		})
+		}, part.LogStartOffset)
 		return err
 	}
 	return it.p.Apply(partition.Fetched{

@@ -125,8 +125,13 @@ func (p *Partition) raiseLogStartLocked(leaders int64) error {
 	return p.mu.log.IncrementLogStart(start)
 }
 
-// TruncateTo carries out a divergence that the leader found for a fetch of the given epoch and offset. again: ask once more.
-func (p *Partition) TruncateTo(epoch cluster.LeaderEpoch, offset int64, diverging EpochEnd) (again bool, err error) {
+// TruncateTo carries out a divergence that the leader, whose log starts at leaderStart, found for a fetch of the given epoch and
+// offset. again: ask once more.
+//
+// Where the logs part at or below the leader's start, nothing here is in common with what the leader has, and what is below was
+// deleted. The log begins anew then: those records would show again if the start was forgotten in a crash, and the leader's first
+// batch may begin before its start, so that it would never continue a log that ends there.
+func (p *Partition) TruncateTo(epoch cluster.LeaderEpoch, offset int64, diverging EpochEnd, leaderStart int64) (again bool, err error) {
 	p.gate.RLock()
 	defer p.gate.RUnlock()
 	p.mu.Lock()
@@ -135,7 +140,22 @@ func (p *Partition) TruncateTo(epoch cluster.LeaderEpoch, offset int64, divergin
 		return false, err
 	}
 	cut := replication.TruncateOnDivergence(p.mu.log, p.mu.state.LogEnd(), p.mu.state.HighWatermark(), diverging)
+	if !cut.Committed && cut.Offset <= leaderStart && leaderStart > p.mu.log.LogStartOffset() {
+		return false, p.startOverLocked(leaderStart)
+	}
 	return cut.Again, p.cutLocked(cut)
+}
+
+func (p *Partition) startOverLocked(at int64) error {
+	p.set.log.Warn().Stringer("partition", p.id).Int64("log_end", p.mu.state.LogEnd()).Int64("leader_start", at).
+		Msg("the leader's log starts after all that is in common; start over there")
+	if err := p.mu.log.TruncateFullyAndStartAt(at); err != nil {
+		return err
+	}
+	p.mu.state.Restart(at)
+	p.mu.mustReach = 0
+	p.mu.log.SetHighWatermark(at)
+	return nil
 }
 
 // TruncateOutOfRange carries out what follows from OFFSET_OUT_OF_RANGE, given where the leader's log starts and ends, and
@@ -159,15 +179,7 @@ func (p *Partition) TruncateOutOfRange(epoch cluster.LeaderEpoch, offset, leader
 		}
 		return p.cutLocked(cut)
 	case replication.StartOver:
-		p.set.log.Warn().Stringer("partition", p.id).Int64("log_end", p.mu.state.LogEnd()).Int64("leader_start", leaderStart).
-			Msg("the leader's log starts after ours ends; start over there")
-		if err := p.mu.log.TruncateFullyAndStartAt(leaderStart); err != nil {
-			return err
-		}
-		p.mu.state.Restart(leaderStart)
-		p.mu.mustReach = 0
-		p.mu.log.SetHighWatermark(leaderStart)
-		return nil
+		return p.startOverLocked(leaderStart)
 	default:
 		return nil
 	}

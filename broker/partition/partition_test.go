@@ -407,19 +407,19 @@ func TestFollowerAppliesAndTruncates(t *testing.T) {
 	require.Error(t, p.Apply(Fetched{LeaderEpoch: 3, Offset: 10, Records: fetched(10, 4)}), "records of a newer epoch")
 	require.Equal(t, int64(10), p.Log().LogEndOffset())
 
-	_, err := p.TruncateTo(3, 10, EpochEnd{Epoch: 2, EndOffset: 5})
+	_, err := p.TruncateTo(3, 10, EpochEnd{Epoch: 2, EndOffset: 5}, 0)
 	require.NoError(t, err)
 	pos, _ = p.FollowPosition()
 	require.Equal(t, int64(5), pos.Offset)
 	require.Equal(t, cluster.LeaderEpoch(2), pos.LastFetchedEpoch)
 
 	require.NoError(t, p.Apply(Fetched{LeaderEpoch: 3, Offset: 5, HighWatermark: 5}))
-	_, err = p.TruncateTo(3, 5, EpochEnd{Epoch: 2, EndOffset: 4})
+	_, err = p.TruncateTo(3, 5, EpochEnd{Epoch: 2, EndOffset: 4}, 0)
 	require.ErrorIs(t, err, ErrCommittedCut)
 	require.Equal(t, int64(5), p.Log().LogEndOffset(), "committed records are kept")
 	require.ErrorIs(t, p.Apply(Fetched{LeaderEpoch: 3, Offset: 5}), ErrStale, "parked")
 	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 4, isr: []int32{2}, replicas: []int32{1, 2}, recovery: 1}))
-	_, err = p.TruncateTo(4, 5, EpochEnd{Epoch: 2, EndOffset: 0})
+	_, err = p.TruncateTo(4, 5, EpochEnd{Epoch: 2, EndOffset: 0}, 0)
 	require.NoError(t, err, "an unclean election explains it")
 	require.Equal(t, int64(0), p.Log().LogEndOffset())
 }
@@ -560,4 +560,25 @@ func TestReplicaThatHadNoRoomAsksToBeLookedAtAgain(t *testing.T) {
 	require.Equal(t, 1, check(2*time.Second), "once")
 	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 3, version: 3, isr: []int32{2}, replicas: []int32{1, 2}}))
 	require.Equal(t, 1, check(time.Hour))
+}
+
+// A leader whose records below 6 were deleted, in the middle of its batch of 5 to 9, and a follower whose log parts from it before.
+func TestFollowerBeginsAnewWhereTheLeadersStartCutsABatch(t *testing.T) {
+	b := newBench(t, nil)
+	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 3, isr: []int32{2}, replicas: []int32{1, 2}, isNew: true}))
+	p := b.get()
+	fetched := func(base int64, epoch cluster.LeaderEpoch) []byte {
+		batch := logstore.Batch(records(t, 5))
+		batch.SetBaseOffset(base)
+		batch.SetLeaderEpoch(epoch)
+		return batch
+	}
+	require.NoError(t, p.Apply(Fetched{LeaderEpoch: 3, Records: fetched(0, 1)}))
+	require.NoError(t, p.Apply(Fetched{LeaderEpoch: 3, Offset: 5, Records: fetched(5, 1)}))
+	_, err := p.TruncateTo(3, 10, EpochEnd{Epoch: 1, EndOffset: 6}, 6)
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(Fetched{LeaderEpoch: 3, Offset: 6, Records: fetched(5, 2), HighWatermark: 10, LogStartOffset: 6}))
+	require.Equal(t, int64(10), p.Log().LogEndOffset())
+	require.Equal(t, int64(6), p.Log().LogStartOffset())
+	require.Equal(t, []logstore.EpochEntry{{Epoch: 2, StartOffset: 6}}, p.Log().EpochEntries(), "nothing is left of the other history")
 }

@@ -39,7 +39,7 @@ func TestL07CommittedRecordsAreNotCut(t *testing.T) {
 	r, _ := produce(t, p, 5, -1)
 	require.NoError(t, r.Err)
 	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 2, version: 2, isr: []int32{2}, replicas: []int32{1, 2}}))
-	_, err := p.TruncateTo(2, 5, EpochEnd{Epoch: 1, EndOffset: 3})
+	_, err := p.TruncateTo(2, 5, EpochEnd{Epoch: 1, EndOffset: 3}, 0)
 	require.ErrorIs(t, err, ErrCommittedCut)
 	require.Equal(t, int64(5), p.Log().LogEndOffset())
 }

@@ -487,8 +487,8 @@ func (s *simulation) apply(n *simNode, p, lp *Partition, pos FollowPosition, out
 		return
 	case out.Diverging != nil:
 		s.reached["diverging fetch"]++
-		s.logf("%d: at %d diverges: %+v", n.id, pos.Offset, *out.Diverging)
-		_, err = p.TruncateTo(pos.LeaderEpoch, pos.Offset, *out.Diverging)
+		s.logf("%d: at %d diverges: %+v, its epochs %v, the leader's %v", n.id, pos.Offset, *out.Diverging, p.Log().EpochEntries(), lp.Log().EpochEntries())
+		_, err = p.TruncateTo(pos.LeaderEpoch, pos.Offset, *out.Diverging, out.LogStartOffset)
 	default:
 		if len(body) > 0 {
 			s.logf("%d: applies %d bytes from %d at %d, epoch %d", n.id, len(body), pos.Leader, pos.Offset, pos.LeaderEpoch)
@@ -496,6 +496,9 @@ func (s *simulation) apply(n *simNode, p, lp *Partition, pos FollowPosition, out
 		err = p.Apply(Fetched{
 			LeaderEpoch: pos.LeaderEpoch, Offset: pos.Offset, Records: body, HighWatermark: out.HighWatermark, LogStartOffset: out.LogStartOffset,
 		})
+	}
+	if err != nil && !errors.Is(err, ErrStale) {
+		s.logf("%d: %v", n.id, err)
 	}
 	if errors.Is(err, ErrCommittedCut) {
 		st, ls := p.Snapshot(), lp.Snapshot()
@@ -534,7 +537,7 @@ func (s *simulation) alter(n *simNode) {
 	if err == nil {
 		c.isr = isr
 		c.version++
-		s.logf("isr %v by leader %d, version %d", isr, n.id, c.version)
+		s.logf("isr %v by leader %d in epoch %d, version %d", isr, n.id, a.LeaderEpoch, c.version)
 		s.reached["ISR changed by its leader"]++
 		if s.rng.IntN(6) == 0 {
 			err = kerr.InvalidUpdateVersion // the answer to the first try was lost
@@ -549,7 +552,8 @@ func (s *simulation) alter(n *simNode) {
 
 // consume reads a batch somewhere, and remembers what was shown.
 func (s *simulation) consume() {
-	p := s.nodes[s.rng.IntN(3)].partition()
+	n := s.nodes[s.rng.IntN(3)]
+	p := n.partition()
 	if p == nil || p.Log() == nil || p.Log().LogEndOffset() == 0 {
 		return
 	}
@@ -557,6 +561,7 @@ func (s *simulation) consume() {
 	if err != nil || out.Slice.Empty() {
 		return
 	}
+	s.logf("%d: read as %v, high watermark %d, log end %d", n.id, n.role(), out.HighWatermark, out.LogEndOffset)
 	for offset, id := range idsIn(out.Slice) {
 		if before, seen := s.read[offset]; seen && before != id {
 			s.failf("offset %d showed record %d and now %d", offset, before, id)
