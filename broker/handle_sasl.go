@@ -77,7 +77,7 @@ func (b *Broker) handleSASLAuthenticate(r *wire.Request, req *kmsg.SASLAuthentic
 	}
 	resp.SASLAuthBytes = reply
 	if done {
-		resp.SessionLifetimeMillis = loggedIn(r.Conn, login)
+		resp.SessionLifetimeMillis = b.loggedIn(r.Conn, login)
 	}
 	return resp
 }
@@ -92,14 +92,15 @@ func (b *Broker) takeToken(r *wire.Request, token []byte) {
 		return
 	}
 	if done {
-		loggedIn(r.Conn, login)
+		b.loggedIn(r.Conn, login)
 		r.Conn.TakeTokens(nil)
 	}
 	r.RespondToken(reply)
 }
 
 // loggedIn lets the client in, and returns for how many milliseconds; 0 is for ever.
-func loggedIn(c *wire.Conn, login *security.Login) int64 {
+func (b *Broker) loggedIn(c *wire.Conn, login *security.Login) int64 {
+	b.metrics.logins.Count(c.Listener(), c.Principal() != "", false)
 	c.SetPrincipal(login.Principal())
 	life := login.Life()
 	if life == 0 {
@@ -113,6 +114,7 @@ func loggedIn(c *wire.Conn, login *security.Login) int64 {
 // refuseLogin answers a login that failed, after a pause that takes the speed out of guessing, and closes the connection. resp is nil
 // for a client that gets no answer.
 func (b *Broker) refuseLogin(r *wire.Request, resp kmsg.Response, reason error) {
+	b.metrics.logins.Count(r.Conn.Listener(), r.Conn.Principal() != "", true)
 	time.AfterFunc(config.ConnectionFailedAuthenticationDelayMs.Of(b.config.Load()), func() {
 		if resp == nil {
 			r.Close(reason)

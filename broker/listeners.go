@@ -41,7 +41,7 @@ func (b *Broker) openListeners(context.Context) error {
 		on := wire.Listener{Name: l.Name, Protocol: l.Protocol, Addr: hostPort(l.Host, int32(l.Port)), Login: security.UsesSASL(l.Protocol)}
 		on.Protected = len(listeners) > 1 && (l.Name == between || l.Name == b.controlListener())
 		if security.UsesTLS(l.Protocol) {
-			on.Wrap = func(nc net.Conn) (net.Conn, error) { return b.tls.Accept(l.Name, l.Protocol, nc) }
+			on.Wrap = func(nc net.Conn) (net.Conn, error) { return b.acceptTLS(l, nc) }
 		}
 		o.Listeners = append(o.Listeners, on)
 	}
@@ -58,4 +58,13 @@ func (b *Broker) closeListeners(ctx context.Context) {
 	if err := b.server.Close(ctx); err != nil {
 		b.log.Warn().Err(err).Msg("some requests were cut off")
 	}
+}
+
+// acceptTLS does a handshake and counts it, unless a login is still to come.
+func (b *Broker) acceptTLS(l config.Listener, nc net.Conn) (net.Conn, error) {
+	c, err := b.tls.Accept(l.Name, l.Protocol, nc)
+	if err != nil || !security.UsesSASL(l.Protocol) {
+		b.metrics.logins.Count(l.Name, false, err != nil)
+	}
+	return c, err
 }

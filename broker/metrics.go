@@ -21,6 +21,7 @@ type metrics struct {
 	requests  scrape.Requests // the server's hooks
 	zookeeper scrape.Histogram
 	idle      scrape.Idle
+	logins    scrape.Logins
 	session   struct{ disconnects, syncConnects, expires atomic.Int64 }
 }
 

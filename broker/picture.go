@@ -75,6 +75,7 @@ func (b *Broker) picture(now time.Time) *scrape.Picture {
 	}
 	if b.reached("listeners") {
 		p.ConnectionsByListener = b.server.ConnsByListener()
+		p.Logins = b.metrics.logins.Picture()
 	}
 	if b.reached("controller") && b.controller.Active() {
 		p.Cluster = b.clusterPicture(m)

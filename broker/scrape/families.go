@@ -82,6 +82,10 @@ func Families() []Family {
 			{ofSockets + "connection_count", gauge, "Open connections.", connections},
 			{ofSockets + "connection_creation_total", counter, "Accepted connections.", one(func(p *Picture) float64 { return float64(p.Opened) })},
 			{ofSockets + "connection_close_total", counter, "Closed connections.", one(func(p *Picture) float64 { return float64(p.Closed) })},
+			{ofSockets + "successful_authentication_total", counter, "Logins, and TLS handshakes where TLS alone is asked for.", byListener(func(c LoginCounts) int64 { return c.Done })},
+			{ofSockets + "failed_authentication_total", counter, "Logins and TLS handshakes that failed.", byListener(func(c LoginCounts) int64 { return c.Failed })},
+			{ofSockets + "successful_reauthentication_total", counter, "Logins on connections that had been logged in before.", byListener(func(c LoginCounts) int64 { return c.AgainDone })},
+			{ofSockets + "failed_reauthentication_total", counter, "Such logins that failed.", byListener(func(c LoginCounts) int64 { return c.AgainFailed })},
 			{"ottla_refused_requests_total", counter, "Frames that were answered by closing the connection.", one(func(p *Picture) float64 { return float64(p.RefusedRequests) })},
 			{"kafka_server_fetchsessioncache_numincrementalfetchsessions", gauge, "Fetch sessions.", one(func(p *Picture) float64 { return float64(p.FetchSessions) })},
 

@@ -18,6 +18,7 @@ type Picture struct {
 	APIs    []APIPicture
 
 	ConnectionsByListener           map[string]int
+	Logins                          map[string]LoginCounts
 	Opened, Closed, RefusedRequests int64
 
 	Partitions         []PartitionPicture // hosted here, in the order of their names
