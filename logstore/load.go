@@ -127,7 +127,7 @@ func parsePartitionDir(name string) (cluster.TopicPartition, bool) {
 // loadAll loads the logs of all directories, each with its own number of threads.
 func (m *Manager) loadAll(jobs map[*logDir][]job, total int) error {
 	began := m.options.Now()
-	progress := newProgress(m.options.Logger, total)
+	progress := newProgress(m.options.Logger, total, &m.recovered)
 	var (
 		wg     sync.WaitGroup
 		faults = make(chan error, total)
@@ -157,7 +157,7 @@ func (m *Manager) loadAll(jobs map[*logDir][]job, total int) error {
 		all = append(all, err)
 	}
 	if total > 0 {
-		m.options.Logger.Info().Int("logs", total).Bool("clean", m.clean).Int64("dur_ms", m.options.Now().Sub(began).Milliseconds()).Msg("loaded logs")
+		m.options.Logger.Info().Int("logs", total).Bool("clean", m.clean).Int64("recovered_bytes", m.recovered.Load()).Int64("dur_ms", m.options.Now().Sub(began).Milliseconds()).Msg("loaded logs")
 	}
 	return errors.Join(all...)
 }
@@ -243,9 +243,9 @@ type progress struct {
 	wg    sync.WaitGroup
 }
 
-const progressInterval = 5 * time.Second
+var progressInterval = 5 * time.Second // a test shortens it
 
-func newProgress(logger zerolog.Logger, total int) *progress {
+func newProgress(logger zerolog.Logger, total int, recovered *atomic.Int64) *progress {
 	p := &progress{ended: make(chan struct{})}
 	if total == 0 {
 		return p
@@ -258,7 +258,7 @@ func newProgress(logger zerolog.Logger, total int) *progress {
 			case <-p.ended:
 				return
 			case <-ticker.C:
-				logger.Info().Int64("done", p.done.Load()).Int("total", total).Msg("loading logs")
+				logger.Info().Int64("done", p.done.Load()).Int("total", total).Int64("recovered_bytes", recovered.Load()).Msg("loading logs")
 			}
 		}
 	})

@@ -37,9 +37,10 @@ type logDir struct {
 	background group
 	flushers   chan struct{} // a slot for each flush in the background
 	trash      trash
-	syncRuns   sharedRun    // of the directory itself
-	pending    atomic.Int64 // logs that are just being created
-	deleted    []string     // names of -delete directories that were found at the start
+	syncRuns   sharedRun     // of the directory itself
+	pending    atomic.Int64  // logs that are just being created
+	recovered  *atomic.Int64 // bytes that recovery has read, of all directories
+	deleted    []string      // names of -delete directories that were found at the start
 
 	recoveryPoints checkpointer
 	logStarts      checkpointer

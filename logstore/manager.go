@@ -66,6 +66,7 @@ type Manager struct {
 	clean       bool      // constant after open
 	cleanEpoch  cluster.BrokerEpoch
 	brokerEpoch atomic.Int64
+	recovered   atomic.Int64 // bytes of segments that were read because a stop was not clean
 	deleteDelay atomic.Int64 // time.Duration; see SetDeleteDelay
 
 	mu struct {
@@ -118,7 +119,7 @@ func (m *Manager) open() error {
 	}
 	for _, path := range m.options.Dirs {
 		d := newLogDir(filepath.Clean(path), m.options.FS, m.options.Logger, m.options.Now, m.options.OnDirFailure)
-		d.reserve.share = m.options.ReserveShare
+		d.reserve.share, d.recovered = m.options.ReserveShare, &m.recovered
 		if slices.ContainsFunc(m.dirs, func(other *logDir) bool { return other.path == d.path }) {
 			return fmt.Errorf("log directory %s is named twice", path)
 		}

@@ -14,6 +14,7 @@ func (ld *loader) recover() error {
 		v := view{segments: ld.segments}
 		first = v.find(ld.state.recoveryPoint)
 	}
+	ld.tellRecovery(first)
 	for i := 0; i < len(ld.segments); i++ {
 		if i < first && !ld.damaged[ld.segments[i].base] {
 			continue
@@ -29,6 +30,20 @@ func (ld *loader) recover() error {
 		}
 	}
 	return nil
+}
+
+// recoveryWorthTelling is how much there must be to read for a line of its own.
+const recoveryWorthTelling = 64 << 20
+
+func (ld *loader) tellRecovery(first int) {
+	bytes := int64(0)
+	for _, s := range ld.segments[first:] {
+		bytes += s.sealedSize
+	}
+	if bytes >= recoveryWorthTelling {
+		ld.event(ld.owner.logger.Info()).Int("segments", len(ld.segments)-first).Int("of", len(ld.segments)).Int64("bytes", bytes).
+			Int64("recovery_point", ld.state.recoveryPoint).Msg("checking the segments past the recovery point")
+	}
 }
 
 // mayBeCleaned reports whether the end of a segment that is recovered can be missing because a cleaner took it: then the hole must
@@ -102,6 +117,7 @@ func (ld *loader) recoverSegment(i int, cutLater bool) error {
 		if err := ld.replay(s, b); err != nil {
 			return err
 		}
+		ld.owner.recovered.Add(int64(len(b)))
 		t.noteBatch(ld.config, b)
 		if len(t.index) > tailEntriesMax {
 			if err := t.spillTo(0); err != nil {

@@ -78,7 +78,7 @@ func (l *Log) loadProducers(snapshots []int64, segments []*segment, offset int64
 		}
 	}
 	for i, s := range segments {
-		if s.base >= offset {
+		if s.base >= offset || p.MapEnd() >= offset { // the snapshot of a clean stop is of the very end
 			break
 		}
 		if i+1 < len(segments) && segments[i+1].base <= p.MapEnd() {
