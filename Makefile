@@ -44,7 +44,7 @@ demo: build ## Send the Go source tree through the running cluster again and com
 	@$(BIN) demo --dir $(DIR)
 
 ##@ Test
-.PHONY: setup test test-short test-race test-long test-faults test-mutants lint bench bench-kafka fuzz
+.PHONY: setup test test-short test-race test-long test-faults test-mutants lint bench bench-kafka bench-soak fuzz
 setup: ## Install what the tests need and a bare Debian lacks (ZooKeeper, kcat, iproute2, iptables)
 	@scripts/setup zookeeper kcat iproute2 iptables
 
@@ -80,6 +80,10 @@ bench-kafka: setup build ## Measure beside Kafka 3.9, on a quiet machine, half a
 	OTTLA_BIN=$(abspath $(BIN)) OTTLA_BENCH=1 BENCH_PAIRS=$(BENCH_PAIRS) BENCH_SECONDS=$(BENCH_SECONDS) BENCH_WORKLOADS=$(BENCH_WORKLOADS) \
 		BENCH_JSON=$(abspath $(BENCH_JSON)) BENCH_PLOT=$(abspath $(BENCH_PLOT)) \
 		$(GO) test -count=1 -v -timeout 3h -run TestBesideKafka ./integration/bench
+
+bench-soak: setup build ## Load three brokers steadily for SOAK_MINUTES (30) on a quiet machine: nothing may grow, latency stays
+	OTTLA_BIN=$(abspath $(BIN)) SOAK_MINUTES=$(or $(SOAK_MINUTES),30) SOAK_SHARE=$(SOAK_SHARE) \
+		$(GO) test -count=1 -v -timeout 24h -run TestSteadyLoadLeavesNothingBehind ./integration/bench
 
 fuzz: ## Each fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz $(FUZZTIME)

@@ -87,6 +87,7 @@ func (b *Broker) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/broker-state", b.serveBrokerState)
 	mux.HandleFunc("GET /v1/ready", b.serveReady)
+	addProfiles(mux)
 	return mux
 }
 

@@ -24,7 +24,7 @@ import (
 type side interface {
 	name() string
 	// create makes a topic and returns the address of each partition's leader, ready to serve.
-	create(topic string, partitions, replicas int) ([]string, error)
+	create(topic string, partitions, replicas int, settings ...string) ([]string, error)
 	remove(topic string)
 	pids() []int
 }
@@ -39,18 +39,22 @@ type brokers struct {
 
 // startBrokers runs a cluster in a chroot of its own. All sides get the same properties. With a program it is that, called kafka,
 // that Ottla is measured against.
-func startBrokers(t testing.TB, kind harness.Kind, n int, zk *testzk.Ensemble, chroot, program string) *brokers {
+func startBrokers(t testing.TB, kind harness.Kind, n int, zk *testzk.Ensemble, chroot, program string, settings ...string) *brokers {
 	t.Helper()
 	called := string(kind)
 	if program != "" {
 		kind = harness.Ottla
 	}
+	properties := map[string]string{
+		"zookeeper.session.timeout.ms": "18000", // Kafka's default: a machine at its limit must not lose sessions
+		"auto.create.topics.enable":    "false",
+	}
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		properties[key] = value
+	}
 	c := harness.Start(t, harness.Options{
-		Brokers: harness.Same(kind, n), Ensemble: zk, Chroot: chroot, Production: true, Program: program,
-		Properties: map[string]string{
-			"zookeeper.session.timeout.ms": "18000", // Kafka's default: a machine at its limit must not lose sessions
-			"auto.create.topics.enable":    "false",
-		},
+		Brokers: harness.Same(kind, n), Ensemble: zk, Chroot: chroot, Production: true, Program: program, Properties: properties,
 	})
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Bootstrap()...))
 	if err != nil {
@@ -72,11 +76,16 @@ func (b *brokers) pids() []int {
 
 const adminPatience = 2 * time.Minute
 
-func (b *brokers) create(topic string, partitions, replicas int) ([]string, error) {
+func (b *brokers) create(topic string, partitions, replicas int, settings ...string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
 	defer cancel()
 	soon := "100" // what a round has written leaves the page cache with its topic
-	resp, err := b.admin.CreateTopic(ctx, int32(partitions), int16(replicas), map[string]*string{"file.delete.delay.ms": &soon}, topic)
+	configs := map[string]*string{"file.delete.delay.ms": &soon}
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		configs[key] = &value
+	}
+	resp, err := b.admin.CreateTopic(ctx, int32(partitions), int16(replicas), configs, topic)
 	if err := errors.Join(err, resp.Err); err != nil {
 		return nil, fmt.Errorf("create %s: %w %s", topic, err, resp.ErrMessage)
 	}
@@ -217,7 +226,7 @@ func (f *floor) name() string {
 	return "floor"
 }
 
-func (f *floor) create(_ string, partitions, _ int) ([]string, error) {
+func (f *floor) create(_ string, partitions, _ int, _ ...string) ([]string, error) {
 	var out []string
 	for p := range partitions {
 		out = append(out, f.addresses[p%len(f.addresses)])

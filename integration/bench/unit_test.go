@@ -32,7 +32,7 @@ func newInProcess(t *testing.T) *inProcess {
 }
 
 func (s *inProcess) name() string { return "floor" }
-func (s *inProcess) create(_ string, partitions, _ int) ([]string, error) {
+func (s *inProcess) create(_ string, partitions, _ int, _ ...string) ([]string, error) {
 	out := make([]string, partitions)
 	for i := range out {
 		out[i] = s.address
@@ -176,5 +176,24 @@ func TestPercentiles(t *testing.T) {
 		if got := percentile(v, q); got != want {
 			t.Errorf("percentile %v is %v, want %v", q, got, want)
 		}
+	}
+}
+
+func TestSpreadKeepsQuantilesWithinItsStep(t *testing.T) {
+	var s spread
+	for i := range 10_000 {
+		s.add(int64(i+1) * 1000) // up to 10 ms
+	}
+	for q, want := range map[float64]float64{0.5: 5, 0.99: 9.9, 0.999: 9.99} {
+		if got := s.quantile(q); got < want/spreadStep || got > want*spreadStep {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	before := state{resident: 50e6, goroutines: 100}
+	if c := (&state{resident: 60e6, goroutines: 110}).grew(before); len(c) != 0 {
+		t.Errorf("within the slack: %q", c)
+	}
+	if c := (&state{resident: 90e6, goroutines: 200}).grew(before); len(c) != 2 {
+		t.Errorf("grown: %q", c)
 	}
 }
