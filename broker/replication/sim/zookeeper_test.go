@@ -29,6 +29,8 @@ func TestModelAnswersLikeZooKeeper(t *testing.T) {
 	p := &pair{t: t, w: w, ensemble: e, rng: rand.New(rand.NewSource(3)), slots: make([]slot, 3)}
 	p.open(0)
 	require.NoError(t, zkcoord.EnsurePaths(p.slots[0].real.Session()))
+	_, err := p.slots[0].real.Session().Create(zkcoord.ControllerEpochPath, []byte("0"), zkcoord.Persistent)
+	require.NoError(t, err)
 	for i, s := range w.zk.states {
 		path := zkcoord.StatePath(tpOf(i))
 		require.NoError(t, p.slots[0].real.Session().CreateAll(path, zkcoord.EncodeState(realState(s))))
