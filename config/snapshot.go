@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"os"
 )
 
 // Source says where a value comes from, with the codes of DescribeConfigs (KIP-226).
@@ -74,6 +75,11 @@ func gather(files, environ []string, overrides map[string]string) (map[string]st
 	}
 	maps.Copy(static, FromEnvironment(environ))
 	maps.Copy(static, overrides)
+	filled, err := fromImages(environ, static, os.ReadFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	maps.Copy(static, filled)
 	return static, warnings, askProviders(static, environ)
 }
 

@@ -7,6 +7,12 @@ case "${1:-}" in
   broker | supervise) shift; set -- "$@" ;;
   *) exec "$@" ;;
 esac
+# Data goes where a volume is mounted.
+if [ "${KAFKA_LOG_DIRS:-}" = /var/lib/ottla ]; then
+  for dir in /bitnami/kafka /var/lib/kafka/data; do
+    if grep -q " $dir " /proc/self/mounts; then export KAFKA_LOG_DIRS=${dir%/data}/data; fi
+  done
+fi
 # Properties that are mounted come first, variables win.
 for file in /mnt/shared/config/server.properties /bitnami/kafka/config/server.properties /etc/kafka/server.properties; do
   [ -e "$file" ] && { set -- "$file" "$@"; break; }

@@ -54,6 +54,9 @@ func runBroker(c *cli.Context) error {
 	for _, w := range warnings {
 		log.Warn().Str("key", w.Key).Msg(w.Message)
 	}
+	if err := makeImageUsers(c.Context, snapshot, environ, log); err != nil {
+		return err
+	}
 	b := broker.New(snapshot, log)
 	b.SetVersion(version)
 	return b.Run(c.Context)
