@@ -197,6 +197,13 @@ func checkReplicated(records []byte, requestEpoch cluster.LeaderEpoch) (appendSe
 	return set, nil
 }
 
+// takeBackEpochs forgets the epochs of an append that failed. An epoch that lies behind the log's end would make the next batch of
+// an older one look like a new beginning, and its true start would be lost.
+func (l *Log) takeBackEpochs(before []EpochEntry, err error) error {
+	l.epochs.Replace(before)
+	return err
+}
+
 func (l *Log) appendReplicated(c *Config, set *appendSet) error {
 	if err := l.lock(); err != nil {
 		return err
@@ -218,11 +225,12 @@ func (l *Log) appendReplicated(c *Config, set *appendSet) error {
 	if err := l.mu.producers.Prepare(&l.mu.update, set.bytes, OriginReplication); err != nil {
 		return refuseCorrupt(err)
 	}
+	epochs := l.epochs.Entries()
 	if err := l.assignEpochsLocked(set.bytes); err != nil {
-		return err
+		return l.takeBackEpochs(epochs, err)
 	}
 	if err := l.writeLocked(c, set); err != nil {
-		return err
+		return l.takeBackEpochs(epochs, err)
 	}
 	if logStart > set.first {
 		l.moveLogStartLocked(min(logStart, set.last+1))

@@ -285,3 +285,50 @@ func TestStoppingAnUntouchedLogWritesNothingOfIt(t *testing.T) {
 	require.Len(t, readAll(t, l, 0, 30, 1), 30)
 	require.NoError(t, m.Close(true))
 }
+
+// A follower's append of batches of two epochs is refused for want of room. The first of them comes again, alone.
+func TestRefusedAppendLeavesTheEpochsAlone(t *testing.T) {
+	fsys := crashfs.New()
+	m := openManager(t, fsys, tiny())
+	l := openTopic(t, m)
+	batch := func(base int64, epoch cluster.LeaderEpoch) []byte {
+		b := logstore.Batch(build(t, 0, -1, []record{{value: "v", timestamp: 1}}))
+		b.SetBaseOffset(base)
+		b.SetLeaderEpoch(epoch)
+		return b
+	}
+	appendAll := func(batches ...[]byte) error {
+		_, err := l.AppendAsFollower(bytes.Join(batches, nil), 9)
+		return err
+	}
+	require.NoError(t, appendAll(batch(0, 4)))
+	fsys.FailWith(func(op crashfs.Op) error {
+		if op.Kind == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	require.ErrorIs(t, appendAll(batch(1, 4), batch(2, 7)), syscall.ENOSPC)
+	fsys.FailWith(nil)
+	require.NoError(t, appendAll(batch(1, 4)))
+	require.Equal(t, []logstore.EpochEntry{{Epoch: 4, StartOffset: 0}}, l.EpochEntries())
+	require.NoError(t, m.Close(true))
+}
+
+func TestTruncationWaitsForRoom(t *testing.T) {
+	fsys := crashfs.New()
+	m := openManager(t, fsys, tiny())
+	l := openTopic(t, m)
+	for range 5 {
+		appendValue(t, l, 1, "value")
+	}
+	fsys.SetSpace(logstore.Space{Total: 1 << 30})
+	var fault *logstore.StorageError
+	require.ErrorAs(t, l.TruncateTo(3), &fault)
+	require.True(t, fault.Full)
+	require.Equal(t, int64(5), l.LogEndOffset())
+	fsys.SetSpace(logstore.Space{Total: 1 << 30, Free: 1 << 29})
+	require.NoError(t, l.TruncateTo(3))
+	require.Equal(t, int64(3), l.LogEndOffset())
+	require.NoError(t, m.Close(true))
+}

@@ -3,6 +3,7 @@ package logstore
 import (
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -10,7 +11,12 @@ import (
 // TruncateTo removes everything from offset on: the batch that holds it goes whole. An offset at or above the log's end only
 // cuts the epoch history. Below the first segment the log starts anew at offset. When it returns, the cut is durable, and so is
 // the lowered recovery point: what is appended next cannot mix with what was cut after a crash.
+//
+// It needs room for the small files that it rewrites. Without any it changes nothing, and the error is a *StorageError that is Full.
 func (l *Log) TruncateTo(offset int64) error {
+	if err := l.roomToTruncate(); err != nil {
+		return err
+	}
 	if err := l.truncate(offset); err != nil {
 		return err
 	}
@@ -18,6 +24,16 @@ func (l *Log) TruncateTo(offset int64) error {
 		return err
 	}
 	return l.lowerCheckpoints(offset)
+}
+
+// truncateRoom is more than the checkpoints of some thousand logs: half of a truncation could only be mended by a restart.
+const truncateRoom = 256 << 10
+
+func (l *Log) roomToTruncate() error {
+	if l.FreeBytes() >= truncateRoom {
+		return nil
+	}
+	return &StorageError{Op: "truncate", Path: l.Dir(), Full: true, Err: syscall.ENOSPC}
 }
 
 func (l *Log) truncate(offset int64) error {
@@ -53,6 +69,9 @@ func (l *Log) lowerCheckpoints(offset int64) error {
 
 // TruncateFullyAndStartAt removes everything, also epochs and producers, and starts anew at offset.
 func (l *Log) TruncateFullyAndStartAt(offset int64) error {
+	if err := l.roomToTruncate(); err != nil {
+		return err
+	}
 	if err := l.truncateFully(offset); err != nil {
 		return err
 	}

@@ -90,7 +90,9 @@ type simNode struct {
 	logs     *logstore.Manager
 	set      *Set
 	up       bool
-	unclean  bool // power was lost
+	unclean  bool        // power was lost
+	full     bool        // the disk has no room
+	asks     atomic.Bool // to be looked at again
 	epoch    int64
 	known    int32 // newest leader epoch that was told
 	inbox    []*kmsg.LeaderAndISRRequest
@@ -595,6 +597,43 @@ func idsIn(slice logstore.Slice) map[int64]uint64 {
 	return out
 }
 
+// fillDisk leaves no room on a disk; makeRoom gives it back.
+func (s *simulation) fillDisk(n *simNode) {
+	if !n.up || n.full {
+		return
+	}
+	s.logf("%d: disk full", n.id)
+	s.reached["full disk"]++
+	n.full = true
+	n.fs.SetSpace(logstore.Space{Total: 1 << 30})
+	n.fs.FailWith(func(op crashfs.Op) error {
+		if op.Kind == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+}
+
+func (s *simulation) makeRoom(n *simNode) {
+	if !n.full {
+		return
+	}
+	s.logf("%d: room again", n.id)
+	n.full = false
+	n.fs.SetSpace(logstore.Space{Total: 1 << 30, Free: 1 << 29})
+	n.fs.FailWith(nil)
+}
+
+// hear is what a controller does about a broker that wants its replicas looked at.
+func (s *simulation) hear(n *simNode) {
+	if n.asks.Swap(false) && n.up {
+		delete(s.ctl.refused, n.id)
+		s.reached["looked at again"]++
+		s.settle()
+		s.announce()
+	}
+}
+
 // kill ends a process, if another member lives; what was written stays.
 func (s *simulation) kill(n *simNode) {
 	if !n.up {
@@ -606,6 +645,7 @@ func (s *simulation) kill(n *simNode) {
 		s.fetch(n)
 	}
 	n.fs.FailWith(nil)
+	n.full = false
 	s.logf("%d: killed", n.id)
 	s.reached["kill"]++
 	left := n.fs.Kill()
@@ -626,7 +666,7 @@ func (s *simulation) losePower(n *simNode) {
 	s.reached["loss of power"]++
 	left := n.fs.Crash(s.rng)
 	n.close()
-	n.fs, n.unclean = left, true
+	n.fs, n.unclean, n.full = left, true, false
 	delete(s.ctl.live, n.id)
 }
 
@@ -648,7 +688,7 @@ func (s *simulation) blackout() {
 		if n.up {
 			n.close()
 		}
-		n.fs = left
+		n.fs, n.full = left, false
 		delete(s.ctl.live, n.id)
 	}
 	s.settle()
@@ -679,6 +719,10 @@ func (s *simulation) start(n *simNode) {
 func (s *simulation) step(faults bool) {
 	n := s.nodes[s.rng.IntN(3)]
 	s.elapsed.Add(s.rng.Int64N(int64(5 * time.Millisecond)))
+	if n.full && s.rng.IntN(20) == 0 {
+		s.makeRoom(n)
+	}
+	s.hear(n)
 	switch k := s.rng.IntN(100); {
 	case k < 25:
 		s.produce()
@@ -712,7 +756,9 @@ func (s *simulation) step(faults bool) {
 }
 
 func (s *simulation) fault(n *simNode) {
-	switch k := s.rng.IntN(4); {
+	switch k := s.rng.IntN(6); {
+	case k > 3:
+		s.fillDisk(n)
 	case k == 0 && s.flush:
 		s.blackout()
 	case k == 0:
@@ -748,6 +794,8 @@ func (s *simulation) converge() {
 func (s *simulation) round() {
 	for _, n := range s.nodes {
 		s.start(n)
+		s.makeRoom(n)
+		s.hear(n)
 	}
 	s.settle()
 	for _, n := range s.nodes {
