@@ -25,7 +25,8 @@ type history struct {
 	start   int64            // log start
 }
 
-// script is a life of one log: appends, rolls, flushes, truncations, checkpoints, a clean stop. It ends at the first fault.
+// script is a life of one log: appends, rolls, flushes, truncations, retention by log start and by size, checkpoints of all kinds, a
+// clean stop. It ends at the first fault. (Compaction has TestCleaningSurvivesACrashAtEveryOperation.)
 func script(fsys *crashfs.FS, h *history) error {
 	c := tiny()
 	m, err := logstore.OpenManager(logstore.ManagerOptions{
@@ -72,6 +73,21 @@ func script(fsys *crashfs.FS, h *history) error {
 			if err := m.CheckpointLogStarts(); err != nil {
 				return err
 			}
+			m.DeletePass(time.Now().Add(time.Hour))
+		case step == 52:
+			l.SetHighWatermark(l.LogEndOffset())
+			if err := m.CheckpointHighWatermarks(); err != nil {
+				return err
+			}
+			small := *c
+			small.RetentionBytes = l.Size() / 2
+			l.SetConfig(&small)
+			h.start = l.LogEndOffset() // at most
+			if _, err := l.Retain(time.Now()); err != nil {
+				return err
+			}
+			h.start = l.LogStartOffset()
+			l.SetConfig(c)
 			m.DeletePass(time.Now().Add(time.Hour))
 		default:
 			value := fmt.Sprintf("%d %s", step, bytes.Repeat([]byte{'a'}, rng.IntN(200)))
