@@ -42,6 +42,7 @@ type simulation struct {
 	began   time.Time
 	elapsed atomic.Int64
 	flush   bool // flush.messages=1
+	minISR  int
 	nodes   []*simNode
 	ctl     simController
 	life    int // counts losses of power: answers of an earlier life never reached anybody
@@ -107,7 +108,7 @@ const simPartition = "t"
 func newSimulation(seed int64, flush bool) *simulation {
 	s := &simulation{
 		rng: rand.New(rand.NewPCG(uint64(seed), 7)), began: time.Now(), flush: flush, records: map[uint64]*sent{}, read: map[int64]uint64{},
-		reached: map[string]int{},
+		reached: map[string]int{}, minISR: 1 + int(seed%2),
 	}
 	s.ctl = simController{leader: 1, isr: []int32{1, 2, 3}, live: map[int32]int64{}, refused: map[int32]int64{}}
 	for id := int32(1); id <= 3; id++ {
@@ -171,7 +172,7 @@ func (n *simNode) open() {
 	n.set = NewSet(Options{
 		BrokerID: cluster.BrokerID(n.id), Logs: logs, Logger: zerolog.Nop(), Alter: n,
 		LagMax: func() time.Duration { return 3 * time.Second },
-		Topic:  func(string) TopicSettings { return TopicSettings{MinISR: 2} },
+		Topic:  func(string) TopicSettings { return TopicSettings{MinISR: n.s.minISR} },
 		Alive:  n.alive,
 		ReadState: func(cluster.TopicPartition) (AlterResult, error) {
 			c := &n.s.ctl
