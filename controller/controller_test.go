@@ -354,3 +354,9 @@ func TestUnreadableZnodesDoNotStopTheController(t *testing.T) {
 		require.Equal(t, "ok\n", s.run([]string{"create", "u", "0:1,3"}))
 	})
 }
+
+// L12: a controller that ZooKeeper names and that does not act would leave the cluster without one.
+func TestL12ElectedButNobodyActs(t *testing.T) {
+	TestControllerNodeOfOwnSessionIsTakenOver(t)
+	TestControllerNodeOfOwnEarlierSessionIsRemoved(t)
+}
