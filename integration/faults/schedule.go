@@ -67,7 +67,7 @@ func (p *planner) next() step {
 		Settled: p.chance.IntN(5) > 0,
 		Faults:  []planned{p.draw()},
 	}
-	for len(s.Faults) < 3 && p.chance.IntN(10) < 4 {
+	for len(s.Faults) < 3 && p.chance.IntN(10) < 5 {
 		s.Faults = append(s.Faults, p.draw())
 	}
 	return s
