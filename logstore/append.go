@@ -126,7 +126,7 @@ func (l *Log) appendValidated(v *Validated, p *AppendParams, c *Config) (AppendI
 			LogAppendTime: duplicateAppendTime(c, d), MaxTimestamp: d.Timestamp, LogStartOffset: before.logStart,
 		}, nil
 	}
-	l.epochs.AssignInMemory(p.Epoch, set.first)
+	l.epochs.Assign(p.Epoch, set.first)
 	if err := l.writeLocked(c, &set); err != nil {
 		return AppendInfo{}, err
 	}
@@ -251,7 +251,7 @@ func (l *Log) assignEpochsLocked(batches []byte) error {
 			l.epochs.Clear()
 			continue
 		}
-		l.epochs.AssignInMemory(b.LeaderEpoch(), b.BaseOffset())
+		l.epochs.Assign(b.LeaderEpoch(), b.BaseOffset())
 	}
 	return nil
 }

@@ -82,17 +82,9 @@ func isNews(entries []EpochEntry, e EpochEntry) bool {
 	return e.Epoch != last.Epoch || e.StartOffset < last.StartOffset
 }
 
-// Assign notes that epoch starts at offset; when it is news it is durable before Assign returns. The usual call, for a batch
-// of the newest epoch, costs two comparisons.
-func (c *EpochCache) Assign(epoch cluster.LeaderEpoch, offset int64) error {
-	if c.AssignInMemory(epoch, offset) {
-		return c.Flush()
-	}
-	return nil
-}
-
-// AssignInMemory is Assign without the file, which the next Flush writes: for recovery, which replays many batches.
-func (c *EpochCache) AssignInMemory(epoch cluster.LeaderEpoch, offset int64) (news bool) {
+// Assign notes that epoch starts at offset: in memory at once, in the file with the next Flush. It reports whether that is news. The
+// usual call, for a batch of the newest epoch, costs two comparisons.
+func (c *EpochCache) Assign(epoch cluster.LeaderEpoch, offset int64) (news bool) {
 	e := EpochEntry{epoch, offset}
 	entries := c.Entries()
 	if epoch < 0 || offset < 0 || !isNews(entries, e) {

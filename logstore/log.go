@@ -240,7 +240,7 @@ func (l *Log) AssignEpochStart(epoch cluster.LeaderEpoch) error {
 		return err
 	}
 	defer l.unlock()
-	l.epochs.AssignInMemory(epoch, l.view.Load().logEnd)
+	l.epochs.Assign(epoch, l.view.Load().logEnd)
 	return nil
 }
 

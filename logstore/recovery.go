@@ -172,7 +172,7 @@ func (ld *loader) replay(s *segment, b Batch) error {
 	// The file is as old as the recovery point, and may even tell of epochs that never had records: the batches know better.
 	if known, ok := ld.epochs.EpochAt(b.BaseOffset()); b.Magic() == 2 && (!ok || known != b.LeaderEpoch()) {
 		ld.epochs.TruncateFromEnd(b.BaseOffset())
-		ld.epochs.AssignInMemory(b.LeaderEpoch(), b.BaseOffset())
+		ld.epochs.Assign(b.LeaderEpoch(), b.BaseOffset())
 	}
 	if !b.HasProducerID() {
 		return nil

@@ -13,8 +13,7 @@ import (
 	"ottla/internal/parallel"
 )
 
-// changeWorkers bounds how many partitions change their role at the same time: creating a log and making an epoch durable
-// wait for the disk.
+// changeWorkers bounds how many partitions change their role at the same time: creating a log waits for the disk.
 const changeWorkers = 16
 
 // AcceptController checks the epochs of a request from the controller (UpdateMetadata too) and remembers the newest

@@ -152,7 +152,7 @@ func (p *Partition) recordTopicID(d *decision) error {
 	return nil
 }
 
-// becomeLeader carries out an admitted decision that names this broker. The epoch's start is durable in the log before the
+// becomeLeader carries out an admitted decision that names this broker. The epoch's start is in the log's history before the
 // first request is served. When anything fails, the epoch is not taken, so that the same decision may be sent again; the
 // leadership of an earlier epoch ends all the same.
 func (p *Partition) becomeLeader(d *decision, now time.Time) {

@@ -23,7 +23,7 @@ type epochEntry struct {
 type disk struct {
 	records    []record
 	synced     int64
-	epochs     []epochEntry // durable at once, as the real one
+	epochs     []epochEntry // those with records are as durable as these, as in the real one
 	checkpoint int64
 	// mustReach is the high watermark known before the last start (L19).
 	mustReach int64
