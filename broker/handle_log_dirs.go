@@ -52,11 +52,13 @@ func (b *Broker) handleAlterReplicaLogDirs(r *wire.Request, req *kmsg.AlterRepli
 }
 
 func (b *Broker) alterLogDir(tp cluster.TopicPartition, dir string) error {
-	err := b.partitions.AlterDir(tp, dir)
-	if err == kerr.ReplicaNotAvailable && b.metadata.load().partition(tp.Topic, tp.Partition) == nil {
-		return kerr.UnknownTopicOrPartition
+	if err := b.logs.CheckDir(dir); err != nil {
+		return err
 	}
-	return err
+	if b.metadata.load().partition(tp.Topic, tp.Partition) == nil {
+		return kerr.UnknownTopicOrPartition // and nothing is remembered of it
+	}
+	return b.partitions.AlterDir(tp, dir)
 }
 
 // mergeTopics names each topic once, though its partitions may go to several directories: clients read the answer into a map.

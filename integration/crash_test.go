@@ -90,7 +90,7 @@ func faults(dump string) string {
 	var bad []string
 	for line := range strings.Lines(dump) {
 		low := strings.ToLower(line)
-		for _, word := range []string{"isvalid: false", "mismatch", "non-consecutive", "exception", "corrupt", "fail", "not sane"} {
+		for _, word := range []string{"isvalid: false", "invalid bytes", "out of order", "mismatch", "non-consecutive", "exception", "corrupt", "fail", "not sane"} {
 			if strings.Contains(low, word) {
 				bad = append(bad, strings.TrimSpace(line))
 				break

@@ -404,3 +404,25 @@ func TestLoadingReportsAPartitionThatCannotBeRead(t *testing.T) {
 	_, err := logstore.OpenManager(logstore.ManagerOptions{Dirs: []string{"/data"}, FS: fsys, BrokerID: 1, Logger: zerolog.Nop()})
 	require.ErrorContains(t, err, fmt.Sprintf("load /data/%s", topic0))
 }
+
+// TestCreatingAndLeadingCostsFewSyncs: each is a commit of the file system's journal, and clusters have thousands of partitions.
+func TestCreatingAndLeadingCostsFewSyncs(t *testing.T) {
+	fsys := crashfs.New()
+	m := openManager(t, fsys, tiny())
+	openTopic(t, m)
+	syncs := 0
+	fsys.FailWith(func(op crashfs.Op) error {
+		if strings.HasPrefix(op.Kind, "sync") {
+			syncs++
+		}
+		return nil
+	})
+	l, err := m.GetOrCreate(partition(1), cluster.TopicID{1}, true)
+	require.NoError(t, err)
+	require.Equal(t, 3, syncs, "the topic's id, the partition's directory, the log directory")
+	require.NoError(t, l.AssignEpochStart(1))
+	appendValue(t, l, 1, "value")
+	require.Equal(t, 3, syncs)
+	fsys.FailWith(nil)
+	require.NoError(t, m.Close(true))
+}
