@@ -18,8 +18,8 @@ import (
 // arrows says which rooms a room may import; each may import itself. Dependencies point down only. A package without a line of
 // its own follows the line of the nearest folder above it.
 var arrows = map[string][]string{
-	"cmd":                {"broker", "controller", "groupcoord", "txncoord", "zkcoord", "logstore", "config", "security", "internal"},
-	"broker":             {"broker/wire", "broker/fetcher", "broker/partition", "broker/replication", "broker/quota", "broker/scrape", "controller", "groupcoord", "txncoord", "zkcoord", "logstore", "config", "security", "internal"},
+	"cmd":                {"broker", "controller", "groupcoord", "txncoord", "coordlog", "zkcoord", "logstore", "config", "security", "internal"},
+	"broker":             {"broker/wire", "broker/fetcher", "broker/partition", "broker/replication", "broker/quota", "broker/scrape", "controller", "groupcoord", "txncoord", "coordlog", "zkcoord", "logstore", "config", "security", "internal"},
 	"broker/wire":        {"internal"},
 	"broker/scrape":      {"broker/partition", "broker/wire", "internal"},
 	"broker/fetcher":     {"broker/partition", "broker/replication", "logstore", "internal"},
@@ -27,8 +27,9 @@ var arrows = map[string][]string{
 	"broker/quota":       {"internal"},
 	"broker/replication": {"internal"}, // pure
 	"controller":         {"zkcoord", "config", "internal"},
-	"groupcoord":         {"zkcoord", "logstore", "config", "internal"},
-	"txncoord":           {"zkcoord", "logstore", "config", "internal"},
+	"groupcoord":         {"coordlog", "zkcoord", "logstore", "config", "internal"},
+	"txncoord":           {"coordlog", "logstore", "config", "internal"},
+	"coordlog":           {"logstore", "internal"},
 	"zkcoord":            {"internal"},
 	"logstore":           {"internal"},
 	"config":             {},

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"ottla/broker/partition"
 	"ottla/config"
+	"ottla/coordlog"
 	"ottla/groupcoord"
-	"ottla/internal/cluster"
 	"ottla/logstore"
 )
 
@@ -74,10 +73,10 @@ func (b *Broker) offsetsLeadership(became, resigned []*partition.Partition) {
 // offsetsLog is a partition of __consumer_offsets as the coordinator uses it.
 type offsetsLog struct{ p *partition.Partition }
 
-func (l offsetsLog) Append(batches []byte, epoch cluster.LeaderEpoch, timeout time.Duration, done func(int64, error)) {
+func (l offsetsLog) Append(batches []byte, a coordlog.Append, done func(int64, error)) {
 	l.p.Append(partition.AppendRequest{
-		Records: batches, Acks: -1, Timeout: timeout, ProduceVersion: -1, Origin: logstore.OriginCoordinator,
-		LeaderEpoch: epoch, Fenced: true,
+		Records: batches, Acks: -1, Timeout: a.Timeout, ProduceVersion: -1, Origin: logstore.OriginCoordinator,
+		LeaderEpoch: a.Epoch, Fenced: true, Guard: a.Guard,
 	}, func(r partition.AppendResult) { done(r.BaseOffset, r.Err) })
 }
 

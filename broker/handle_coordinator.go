@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla/broker/wire"
-	"ottla/groupcoord"
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 )
 
@@ -98,7 +98,7 @@ func (b *Broker) groupCoordinator(r *wire.Request, kind int8, key string) (clust
 	if t == nil || slices.Contains(t.partitions, nil) {
 		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
 	}
-	leader := t.partitions[groupcoord.PartitionOf(key, int32(len(t.partitions)))].leader
+	leader := t.partitions[coordlog.PartitionOf(key, int32(len(t.partitions)))].leader
 	e, ok := m.brokers[leader].Endpoint(r.Conn.Listener())
 	if !ok {
 		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable

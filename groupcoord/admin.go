@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 )
 
@@ -63,13 +64,13 @@ type Listed struct{ Group, ProtocolType, State string }
 // List shows the groups that this broker coordinates, in no order. states, if any, are the ones to show, whatever their case.
 // With COORDINATOR_LOAD_IN_PROGRESS the list is not complete.
 func (c *Coordinator) List(states []string) ([]Listed, error) {
-	if c.stopped.Load() {
+	if c.shards.Stopped() {
 		return nil, kerr.CoordinatorNotAvailable
 	}
 	var err error
 	var list []Listed
-	for _, s := range *c.shards.Load() {
-		if s.phase.Load() == loading {
+	for _, s := range c.shards.All() {
+		if s.Loading() {
 			err = kerr.CoordinatorLoadInProgress
 			continue
 		}
@@ -115,7 +116,7 @@ func (c *Coordinator) deleteGroup(id string, done func(error)) {
 		return
 	}
 	finish := done
-	var records []record
+	var records []coordlog.Record
 	e.decide(func(d *decision, g *group) {
 		switch g.state {
 		case Dead:
@@ -143,7 +144,7 @@ func (c *Coordinator) deleteGroup(id string, done func(error)) {
 		return
 	}
 	s.drop(e, id)
-	s.flush()
+	s.Flush()
 	c.log.Info().Str("group", id).Msg("group deleted")
 	if len(records) == 0 {
 		finish(nil)
@@ -164,21 +165,21 @@ func (c *Coordinator) thenFromZooKeeper(group string, done func(error)) func(err
 
 // tombstones are the records that end offsets and, with it, the group itself. A group that never had a generation has no
 // record of its own.
-func (g *group) tombstones(tps []cluster.TopicPartition, group bool) []record {
-	records := make([]record, 0, len(tps)+1)
+func (g *group) tombstones(tps []cluster.TopicPartition, group bool) []coordlog.Record {
+	records := make([]coordlog.Record, 0, len(tps)+1)
 	for _, tp := range tps {
-		records = append(records, record{key: offsetKey(g.id, tp)})
+		records = append(records, coordlog.Record{Key: offsetKey(g.id, tp)})
 	}
 	if group && g.generation > 0 {
-		records = append(records, record{key: groupKey(g.id)})
+		records = append(records, coordlog.Record{Key: groupKey(g.id)})
 	}
 	return records
 }
 
 // bury enqueues tombstones, if there are any; done is called when they are committed. The entry's lock is held.
-func (e *entry) bury(records []record, done func(error)) {
+func (e *entry) bury(records []coordlog.Record, done func(error)) {
 	if len(records) > 0 {
-		e.shard.enqueue(&write{records: records, done: func(_ int64, err error) { done(commitVerdict(err)) }})
+		e.shard.Enqueue(&coordlog.Write{Records: records, Done: func(_ int64, err error) { done(commitVerdict(err)) }})
 	}
 }
 
@@ -197,7 +198,7 @@ func (c *Coordinator) DeleteOffsets(group string, tps []cluster.TopicPartition, 
 	}
 	each := make([]error, len(tps))
 	var over []cluster.TopicPartition
-	var records []record
+	var records []coordlog.Record
 	e.mu.Lock()
 	g := e.mu.group
 	switch {
@@ -243,12 +244,12 @@ func (c *Coordinator) DeleteOffsets(group string, tps []cluster.TopicPartition, 
 			wg.finish()
 		})
 	}
-	s.flush()
+	s.Flush()
 	wg.finish()
 }
 
 // removeLocked forgets offsets, except of topics that are subscribed to, and returns their tombstones.
-func (e *entry) removeLocked(tps []cluster.TopicPartition, each []error) (over []cluster.TopicPartition, records []record) {
+func (e *entry) removeLocked(tps []cluster.TopicPartition, each []error) (over []cluster.TopicPartition, records []coordlog.Record) {
 	g := e.mu.group
 	var found []cluster.TopicPartition
 	for i, tp := range tps {
@@ -266,8 +267,8 @@ func (e *entry) removeLocked(tps []cluster.TopicPartition, each []error) (over [
 
 // TopicsDeleted forgets the offsets of partitions that do not exist any more.
 func (c *Coordinator) TopicsDeleted(tps []cluster.TopicPartition) {
-	for _, s := range *c.shards.Load() {
-		if s.phase.Load() != ready {
+	for _, s := range c.shards.All() {
+		if !s.Ready() {
 			continue
 		}
 		for _, e := range s.all() {
@@ -285,7 +286,7 @@ func (c *Coordinator) TopicsDeleted(tps []cluster.TopicPartition) {
 				c.deleteLater(id, tps)
 			}
 		}
-		s.flush()
+		s.Flush()
 	}
 }
 
@@ -304,8 +305,8 @@ func (c *Coordinator) deleteLater(group string, tps []cluster.TopicPartition) {
 func (c *Coordinator) Expire(now time.Time) {
 	began := time.Now()
 	n, groups := 0, 0
-	for _, s := range *c.shards.Load() {
-		if s.phase.Load() != ready || !c.o.Lease() {
+	for _, s := range c.shards.All() {
+		if !s.Ready() || !c.o.Lease() {
 			continue
 		}
 		for _, e := range s.all() {
@@ -315,7 +316,7 @@ func (c *Coordinator) Expire(now time.Time) {
 				groups++
 			}
 		}
-		s.flush()
+		s.Flush()
 	}
 	c.o.Metrics.expiredOffsets.Add(float64(n))
 	if n+groups > 0 {

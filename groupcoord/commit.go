@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 	"ottla/zkcoord"
 )
@@ -116,7 +117,7 @@ func (e *entry) commit(r *Commit, done func()) {
 	}
 	if toTopic {
 		p.parts.Add(1)
-		e.shard.enqueue(&write{records: p.records(), done: p.inTopic})
+		e.shard.Enqueue(&coordlog.Write{Records: p.records(), Done: p.inTopic})
 	}
 	if toZooKeeper {
 		p.parts.Add(1)
@@ -125,18 +126,18 @@ func (e *entry) commit(r *Commit, done func()) {
 	}
 	e.mu.Unlock()
 	if toTopic {
-		e.shard.flush()
+		e.shard.Flush()
 	}
 	if toZooKeeper {
 		c.o.Run(e.drainZooKeeper)
 	}
 }
 
-func (p *pendingCommit) records() []record {
-	records := make([]record, len(p.at))
+func (p *pendingCommit) records() []coordlog.Record {
+	records := make([]coordlog.Record, len(p.at))
 	for n, i := range p.at {
 		en := &p.r.Entries[i]
-		records[n] = record{offsetKey(p.r.Group, en.TopicPartition), offsetValue(&en.Committed)}
+		records[n] = coordlog.Record{Key: offsetKey(p.r.Group, en.TopicPartition), Value: offsetValue(&en.Committed)}
 	}
 	return records
 }
@@ -187,4 +188,19 @@ func (p *pendingCommit) part() {
 	p.e.mu.Unlock()
 	p.e.shard.c.o.Metrics.commits.Add(float64(len(p.at)))
 	p.done()
+}
+
+// commitVerdict turns a failed append of commits into what the client is told.
+func commitVerdict(err error) error {
+	switch err {
+	case nil:
+		return nil
+	case kerr.UnknownTopicOrPartition, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend:
+		return kerr.CoordinatorNotAvailable
+	case kerr.NotLeaderForPartition, kerr.KafkaStorageError, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch:
+		return kerr.NotCoordinator
+	case kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidFetchSize:
+		return kerr.InvalidCommitOffsetSize
+	}
+	return err
 }

@@ -2,14 +2,13 @@ package groupcoord
 
 import (
 	"context"
-	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 	"ottla/zkcoord"
 )
@@ -46,18 +45,10 @@ type Coordinator struct {
 	log    zerolog.Logger
 	timers *timers
 
-	cancel  context.CancelFunc
-	loops   sync.WaitGroup
-	loads   sync.WaitGroup
-	loaders chan struct{}
-	stopped atomic.Bool
-
-	shards atomic.Pointer[map[int32]*shard] // replaced whole under mu
-	mu     sync.Mutex
+	cancel context.CancelFunc
+	loops  sync.WaitGroup
+	shards *coordlog.Shards[*shard]
 }
-
-// loadsAtOnce bounds how many partitions are loaded at a time.
-const loadsAtOnce = 4
 
 // New makes a coordinator. Start must follow.
 func New(o Options) *Coordinator {
@@ -71,9 +62,9 @@ func New(o Options) *Coordinator {
 		o.Metrics = NewMetrics(nil)
 	}
 	c := &Coordinator{
-		o: o, log: o.Logger.With().Str("component", "groups").Logger(), timers: newTimers(), loaders: make(chan struct{}, loadsAtOnce),
+		o: o, log: o.Logger.With().Str("component", "groups").Logger(), timers: newTimers(),
 	}
-	c.shards.Store(&map[int32]*shard{})
+	c.shards = coordlog.NewShards("groups", c.log, c.load, c.unload)
 	return c
 }
 
@@ -88,78 +79,24 @@ func (c *Coordinator) Start() {
 
 // Close answers everybody who waits, and returns when nothing runs any more.
 func (c *Coordinator) Close() {
-	c.mu.Lock()
-	c.stopped.Store(true)
-	c.mu.Unlock()
-	for number := range *c.shards.Load() {
-		c.Resigned(number)
-	}
+	c.shards.Stop()
 	c.cancel()
 	c.loops.Wait()
-	c.loads.Wait()
+	c.shards.Wait()
 }
 
 // Elected loads the groups of a partition that this broker leads from now on. It returns at once; requests are told
 // COORDINATOR_LOAD_IN_PROGRESS meanwhile.
-func (c *Coordinator) Elected(number int32, epoch cluster.LeaderEpoch, p Partition) {
-	s := newShard(c, number, epoch, p)
-	old, ok := c.swap(number, s)
-	if old != nil {
-		c.unload(old)
-	}
-	if ok {
-		c.loads.Go(func() { c.loadPatiently(s) })
-	}
-}
-
-// loadRetry is the pause after a load that failed.
-const loadRetry = time.Second
-
-// loadPatiently loads a shard, as often as it takes while this broker leads. Until then its clients are told to wait: with a
-// part of the offsets they would begin anew.
-func (c *Coordinator) loadPatiently(s *shard) {
-	for s.phase.Load() == loading {
-		err := c.load(s)
-		if err == nil {
-			return
-		}
-		c.log.Error().Err(err).Int32("partition", s.number).Msg("groups could not be loaded, trying on; their clients wait until they are, or until another broker leads this partition")
-		for range 10 {
-			if s.phase.Load() == loading {
-				time.Sleep(loadRetry / 10)
-			}
-		}
-	}
+func (c *Coordinator) Elected(number int32, epoch cluster.LeaderEpoch, p coordlog.Partition) {
+	c.shards.Elected(newShard(c, number, epoch, p))
 }
 
 // Resigned drops the groups of a partition that this broker does not lead any more; whoever waits is told NOT_COORDINATOR.
-func (c *Coordinator) Resigned(number int32) {
-	if old, _ := c.swap(number, nil); old != nil {
-		c.unload(old)
-	}
-}
-
-// swap replaces a shard and returns the old one. After Close no new one is taken: ok is false.
-func (c *Coordinator) swap(number int32, s *shard) (old *shard, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s != nil && c.stopped.Load() {
-		return nil, false
-	}
-	next := maps.Clone(*c.shards.Load())
-	old = next[number]
-	if s != nil {
-		next[number] = s
-	} else {
-		delete(next, number)
-	}
-	c.shards.Store(&next)
-	return old, true
-}
+func (c *Coordinator) Resigned(number int32) { c.shards.Resigned(number) }
 
 func (c *Coordinator) unload(s *shard) {
 	s.mu.Lock()
-	s.phase.Store(closed)
+	s.Close()
 	groups := s.mu.groups
 	s.mu.groups = map[string]*entry{}
 	s.mu.Unlock()
@@ -170,29 +107,19 @@ func (c *Coordinator) unload(s *shard) {
 	if len(groups) == 0 {
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", len(groups)).Msg("resigned as coordinator")
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("groups", len(groups)).Msg("resigned as coordinator")
 }
 
 // usable finds the shard of a group, or says why this broker cannot serve it.
 func (c *Coordinator) usable(group string) (*shard, error) {
-	if c.stopped.Load() {
+	if c.shards.Stopped() {
 		return nil, kerr.CoordinatorNotAvailable
 	}
 	n := c.o.Partitions()
 	if n <= 0 || !c.o.Lease() {
 		return nil, kerr.NotCoordinator
 	}
-	s := (*c.shards.Load())[PartitionOf(group, n)]
-	if s == nil {
-		return nil, kerr.NotCoordinator
-	}
-	switch s.phase.Load() {
-	case loading:
-		return nil, kerr.CoordinatorLoadInProgress
-	case closed:
-		return nil, kerr.NotCoordinator
-	}
-	return s, nil
+	return c.shards.Find(coordlog.PartitionOf(group, n))
 }
 
 // member is usable for the requests of members, which need a group id.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 	"ottla/logstore"
 	"ottla/zkcoord"
@@ -21,7 +22,7 @@ func TestPartitionOfIsJavasHash(t *testing.T) {
 	for group, want := range map[string]int32{
 		"my-group": 12, "test-group": 12, "my-txn-id": 11, "polygenelubricants": 0, "группа-1": 0, "😀-group": 43, "": 0,
 	} {
-		require.Equal(t, want, PartitionOf(group, 50), group)
+		require.Equal(t, want, coordlog.PartitionOf(group, 50), group)
 	}
 }
 
@@ -297,10 +298,10 @@ func TestTransactionalOffsetsWaitForTheirMarker(t *testing.T) {
 		require.NoError(t, bd.AppendNext(1, offsetKey("g", tp("t", 0)), offsetValue(&c)))
 		batch, err := bd.Finish()
 		require.NoError(t, err)
-		b.log.Append(batch, 0, 0, func(int64, error) {})
+		b.log.Append(batch, coordlog.Append{}, func(int64, error) {})
 	}
 	marker := func(commit bool) {
-		b.log.Append(logstore.NewEndTxnBatch(logstore.EndTxnMarker{ProducerID: 9, Commit: commit}), 0, 0, func(int64, error) {})
+		b.log.Append(logstore.NewEndTxnBatch(logstore.EndTxnMarker{ProducerID: 9, Commit: commit}), coordlog.Append{}, func(int64, error) {})
 	}
 	add(logstore.PlainBatch(), 1)
 	add(txn, 2)
@@ -452,7 +453,7 @@ func TestLoadWaitsUntilWhatWasReadIsCommitted(t *testing.T) {
 	b.log.epoch = 2
 	b.log.mu.Unlock()
 	b.Elected(0, 2, b.log)
-	time.Sleep(4 * committedPoll)
+	time.Sleep(4 * 5*time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err)
 	b.log.hold(false)

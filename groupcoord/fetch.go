@@ -54,7 +54,7 @@ func (c *Coordinator) Fetch(f *Fetch, done func([]Fetched, error)) {
 		return
 	}
 	fetched := e.fetch(f)
-	if !c.o.Lease() || s.phase.Load() != ready { // somebody else may have taken newer commits by now
+	if !c.o.Lease() || !s.Ready() { // somebody else may have taken newer commits by now
 		done(nil, kerr.NotCoordinator)
 		return
 	}

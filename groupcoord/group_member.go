@@ -66,10 +66,11 @@ func (g *group) commit(d *decision, memberID string, instance *string, generatio
 	default:
 		return nil
 	}
-	switch g.state {
-	case CompletingRebalance:
+	switch {
+	case transactional: // in any state, and no sign of life: the producer commits, not the member
+	case g.state == CompletingRebalance:
 		return kerr.RebalanceInProgress
-	case Stable, PreparingRebalance:
+	case g.state == Stable, g.state == PreparingRebalance:
 		g.members[memberID].heard(d.now)
 	}
 	return nil

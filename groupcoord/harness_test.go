@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/goleak"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 	"ottla/logstore"
 	"ottla/zkcoord"
@@ -33,10 +34,10 @@ type memoryLog struct {
 	appends int
 }
 
-func (l *memoryLog) Append(batches []byte, epoch cluster.LeaderEpoch, _ time.Duration, done func(int64, error)) {
+func (l *memoryLog) Append(batches []byte, a coordlog.Append, done func(int64, error)) {
 	l.mu.Lock()
 	switch {
-	case epoch != l.epoch:
+	case a.Epoch != l.epoch:
 		l.mu.Unlock()
 		done(-1, kerr.FencedLeaderEpoch)
 		return

@@ -1,12 +1,8 @@
 package groupcoord
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"ottla/logstore"
 )
@@ -16,9 +12,7 @@ import (
 type loader struct {
 	s       *shard
 	groups  map[string]*entry
-	buf     []byte
 	topics  map[string]string // each name is kept once
-	end     int64             // of the log when reading began
 	records int
 	skipped int // records that could not be read, or of other protocols
 }
@@ -27,16 +21,16 @@ func (c *Coordinator) load(s *shard) error {
 	began := time.Now()
 	clear(s.mu.producers) // of an attempt that failed; nobody else looks yet
 	l := &loader{s: s, groups: map[string]*entry{}, topics: map[string]string{}}
-	if err := l.runInTurn(); err != nil {
+	if err := c.shards.InTurn(func() error { return s.Read(c.o.LoadBytes, l.batch) }); err != nil {
 		return err
 	}
 	if c.o.InZooKeeper {
-		if err := l.addExternal(); err != nil && s.phase.Load() == loading {
+		if err := l.addExternal(); err != nil && s.Loading() {
 			return fmt.Errorf("groups in zookeeper: %w", err)
 		}
 	}
-	l.waitCommitted()
-	if s.phase.Load() == closed {
+	s.WaitCommitted()
+	if s.Closed() {
 		return nil
 	}
 	groups, n := l.publish()
@@ -46,83 +40,9 @@ func (c *Coordinator) load(s *shard) error {
 	if l.records == 0 { // most partitions of a small cluster
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.number).Int32("leader_epoch", int32(s.epoch)).Int("groups", groups).Int("offsets", n).
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("groups", groups).Int("offsets", n).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
 	return nil
-}
-
-var errNoLog = errors.New("the partition has no log that can be read")
-
-// runInTurn is run, for few shards at a time.
-func (l *loader) runInTurn() error {
-	l.s.c.loaders <- struct{}{}
-	defer func() { <-l.s.c.loaders }()
-	return l.run()
-}
-
-// committedPoll is how often waitCommitted looks.
-const committedPoll = 5 * time.Millisecond
-
-// waitCommitted waits until what was read is in all in-sync replicas. Before that, an offset that somebody has been told of
-// could be gone with this broker. Commits could not be acknowledged meanwhile either.
-func (l *loader) waitCommitted() {
-	for l.s.partition.Committed() < l.end && l.s.phase.Load() == loading {
-		time.Sleep(committedPoll)
-	}
-}
-
-// run reads to the end that the log had when it began; later records are this broker's own.
-func (l *loader) run() error {
-	p := l.s.partition
-	next, end := p.Bounds()
-	l.end = end
-	if end < 0 {
-		return errNoLog
-	}
-	for next < end {
-		if l.s.phase.Load() == closed {
-			return nil
-		}
-		data, err := p.Read(next, l.s.c.o.LoadBytes, l.buf)
-		if errors.Is(err, kerr.OffsetOutOfRange) { // the log's start moved
-			if start, _ := p.Bounds(); start > next {
-				next = start
-				continue
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if len(data) == 0 { // compaction has left nothing between here and the end
-			return nil
-		}
-		l.buf = data
-		if next, err = l.batches(data, next); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// batches takes a chunk and returns the offset after its last whole batch.
-func (l *loader) batches(data []byte, next int64) (int64, error) {
-	from := next
-	for {
-		b, rest, err := logstore.NextBatch(data)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			if next == from {
-				return next, io.ErrUnexpectedEOF // not even one batch
-			}
-			return next, nil
-		}
-		if err != nil {
-			return next, err
-		}
-		if err := l.batch(b); err != nil {
-			return next, err
-		}
-		next, data = b.NextOffset(), rest
-	}
 }
 
 func (l *loader) batch(b logstore.Batch) error {
@@ -147,7 +67,7 @@ func (l *loader) batch(b logstore.Batch) error {
 		l.records++
 		if err := l.record(&r, producer); err != nil {
 			l.skipped++
-			l.s.c.log.Warn().Err(err).Int32("partition", l.s.number).Int64("offset", r.Offset).Msg("record skipped")
+			l.s.c.log.Warn().Err(err).Int32("partition", l.s.Number).Int64("offset", r.Offset).Msg("record skipped")
 		}
 	}
 	return nil
@@ -248,12 +168,11 @@ func (l *loader) publish() (groups, offsets int) {
 		}
 	}
 	s.mu.Lock()
-	if s.phase.Load() == closed {
+	if !s.Open() {
 		s.mu.Unlock()
 		return 0, 0
 	}
 	s.mu.groups = l.groups
-	s.phase.Store(ready)
 	entries := make([]*entry, 0, len(l.groups))
 	for _, e := range l.groups {
 		entries = append(entries, e)
@@ -282,7 +201,7 @@ func (g *group) loaded(d *decision) {
 // EndTransaction applies or drops the offsets that a producer committed in a transaction of a partition. It is told after
 // the marker is in the log.
 func (c *Coordinator) EndTransaction(number int32, producer int64, commit bool) {
-	s := (*c.shards.Load())[number]
+	s := c.shards.All()[number]
 	if s == nil {
 		return
 	}

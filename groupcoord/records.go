@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -28,25 +27,6 @@ const (
 	valueGroup       = 3
 	noTimestamp      = -1
 )
-
-// PartitionOf is the partition of __consumer_offsets, which has so many, that a group belongs to: Java's hash of the id over
-// its UTF-16 units, made positive (the one number that has no positive twin becomes 0).
-func PartitionOf(group string, partitions int32) int32 {
-	var h int32
-	for _, u := range utf16.Encode([]rune(group)) {
-		h = 31*h + int32(u)
-	}
-	switch {
-	case h == -1<<31:
-		h = 0
-	case h < 0:
-		h = -h
-	}
-	return h % partitions
-}
-
-// record is one record to append. A nil value is a tombstone.
-type record struct{ key, value []byte }
 
 func offsetKey(group string, tp cluster.TopicPartition) []byte {
 	k := kmsg.OffsetCommitKey{Version: keyOffset, Group: group, Topic: tp.Topic, Partition: tp.Partition}

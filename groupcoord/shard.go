@@ -4,17 +4,14 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 )
 
-// shard is one partition of __consumer_offsets that this broker leads, in one leader epoch, with its groups. A new epoch
-// makes a new shard: what was decided in the old one can neither be written nor be answered as done.
+// shard is one partition of __consumer_offsets that this broker leads, in one leader epoch, with its groups.
 type shard struct {
-	c      *Coordinator // constant, as are number and epoch
-	number int32
-	epoch  cluster.LeaderEpoch
-	*writer
-	phase        atomic.Int32
+	*coordlog.Shard
+	c            *Coordinator // constant
 	fenceVersion atomic.Int32 // of the partition's state znode, -1: not read yet
 	mu           struct {
 		sync.RWMutex
@@ -23,15 +20,8 @@ type shard struct {
 	}
 }
 
-// The phases of a shard, in their order.
-const (
-	loading int32 = iota
-	ready
-	closed
-)
-
-func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p Partition) *shard {
-	s := &shard{c: c, number: number, epoch: epoch, writer: newWriter(p, epoch, c.o.CommitTimeout, c.now)}
+func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p coordlog.Partition) *shard {
+	s := &shard{Shard: coordlog.NewShard(number, epoch, coordlog.NewWriter(p, epoch, c.o.CommitTimeout, c.now)), c: c}
 	s.fenceVersion.Store(-1)
 	s.mu.groups = map[string]*entry{}
 	s.mu.producers = map[int64]map[*entry]bool{}
@@ -74,7 +64,7 @@ func (s *shard) getOrAdd(group string) *entry {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase.Load() == closed {
+	if s.Closed() {
 		return nil
 	}
 	e := s.mu.groups[group]
@@ -118,7 +108,7 @@ func (e *entry) decide(fn func(d *decision, g *group)) {
 	e.mu.Unlock()
 	e.shard.c.timers.atLatest(e, next)
 	if len(d.writes) > 0 {
-		e.shard.flush()
+		e.shard.Flush()
 	}
 	d.deliver()
 	e.shard.c.report(&d, change)
@@ -128,9 +118,9 @@ func (e *entry) decide(fn func(d *decision, g *group)) {
 func (e *entry) queueLocked(d *decision) {
 	for i := range d.writes {
 		w := &d.writes[i]
-		e.shard.enqueue(&write{
-			records: []record{{groupKey(e.mu.group.id), w.value}},
-			done: func(_ int64, err error) {
+		e.shard.Enqueue(&coordlog.Write{
+			Records: []coordlog.Record{{Key: groupKey(e.mu.group.id), Value: w.value}},
+			Done: func(_ int64, err error) {
 				e.decide(func(d *decision, g *group) { g.stored(d, w, err) })
 			},
 		})
@@ -139,7 +129,7 @@ func (e *entry) queueLocked(d *decision) {
 
 // tick is called at the group's deadline, or before.
 func (e *entry) tick() {
-	if e.shard.phase.Load() == closed {
+	if e.shard.Closed() {
 		return
 	}
 	e.decide(func(d *decision, g *group) { g.tick(d) })

@@ -24,8 +24,8 @@ type CommittedOffset struct {
 // Snapshots describes the groups that this broker coordinates, in no order; those that are being loaded are left out.
 func (c *Coordinator) Snapshots() []Snapshot {
 	var out []Snapshot
-	for _, s := range *c.shards.Load() {
-		if s.phase.Load() != ready {
+	for _, s := range c.shards.All() {
+		if !s.Ready() {
 			continue
 		}
 		for _, e := range s.all() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"ottla/coordlog"
 	"ottla/internal/cluster"
 	"ottla/zkcoord"
 )
@@ -130,7 +131,7 @@ type zkWrite struct {
 
 // try writes what is left. An error ends the attempts for all.
 func (w *zkWrite) try(afresh bool) error {
-	if w.s.phase.Load() == closed || !w.s.c.o.Lease() {
+	if w.s.Closed() || !w.s.c.o.Lease() {
 		return kerr.NotCoordinator
 	}
 	if err := checkGroupName(w.group); err != nil {
@@ -199,7 +200,7 @@ func (w *zkWrite) multi(tps []cluster.TopicPartition, atOnce int, op func(cluste
 }
 
 func (s *shard) topicPartition() cluster.TopicPartition {
-	return cluster.TopicPartition{Topic: OffsetsTopic, Partition: s.number}
+	return cluster.TopicPartition{Topic: OffsetsTopic, Partition: s.Number}
 }
 
 // fence is the check that goes with a write.
@@ -217,7 +218,7 @@ func (s *shard) readFence(session zkcoord.Session, afresh bool) error {
 	if err != nil {
 		return err
 	}
-	if !ok || state.State.LeaderEpoch != s.epoch {
+	if !ok || state.State.LeaderEpoch != s.Epoch {
 		return kerr.NotCoordinator
 	}
 	s.fenceVersion.Store(int32(state.Version))
@@ -303,7 +304,7 @@ func (l *loader) addExternal() error {
 	}
 	n := l.s.c.o.Partitions()
 	for _, name := range names {
-		if n <= 0 || PartitionOf(name, n) != l.s.number {
+		if n <= 0 || coordlog.PartitionOf(name, n) != l.s.Number {
 			continue
 		}
 		tps, err := zkcoord.GroupPartitions(s, name)

@@ -21,6 +21,7 @@ type AppendParams struct {
 	Epoch          cluster.LeaderEpoch
 	Origin         Origin
 	ProduceVersion int16 // -1 when not from a Produce request
+	Guard          Guard
 	Now            time.Time
 }
 
@@ -116,7 +117,7 @@ func (l *Log) appendValidated(v *Validated, p *AppendParams, c *Config) (AppendI
 	before := l.view.Load()
 	set := appendSet{bytes: v.Batches, first: before.logEnd, maxTimestamp: v.MaxTimestamp, now: p.Now, origin: p.Origin}
 	set.last = v.Assign(set.first, p.Epoch)
-	if err := l.mu.producers.Prepare(&l.mu.update, set.bytes, p.Origin); err != nil {
+	if err := l.mu.producers.PrepareGuarded(&l.mu.update, set.bytes, p.Origin, p.Guard); err != nil {
 		return AppendInfo{}, err
 	}
 	if l.mu.update.IsDuplicate {

@@ -90,6 +90,7 @@ type ProducerState struct {
 	producers    map[int64]*producerEntry
 	ongoing      []txn
 	unreplicated []txn // ended, marker not yet below the high watermark
+	verifying    verifications
 	mapEnd       int64
 }
 
@@ -130,8 +131,9 @@ type ProducerUpdate struct {
 }
 
 type producerChange struct {
-	producerID int64
-	entry      producerEntry
+	producerID    int64
+	entry         producerEntry
+	transactional bool
 }
 
 type endedTxn struct {
@@ -166,6 +168,12 @@ func (u *ProducerUpdate) change(s *ProducerState, producerID int64) *producerCha
 // INVALID_TXN_STATE (a plain batch inside of the producer's transaction), TRANSACTION_COORDINATOR_FENCED. What is replicated
 // is never refused, as the leader has decided; only corrupt markers are (ErrCorrupt).
 func (s *ProducerState) Prepare(u *ProducerUpdate, batches []byte, origin Origin) error {
+	return s.PrepareGuarded(u, batches, origin, Guard{})
+}
+
+// PrepareGuarded is Prepare for an append that must show that its transaction was verified: INVALID_TXN_STATE when neither the
+// transaction is open in this log nor the guard is the one that was given out for it.
+func (s *ProducerState) PrepareGuarded(u *ProducerUpdate, batches []byte, origin Origin, g Guard) error {
 	u.reset()
 	for len(batches) > 0 {
 		b, rest, err := NextBatch(batches)
@@ -178,6 +186,9 @@ func (s *ProducerState) Prepare(u *ProducerUpdate, batches []byte, origin Origin
 		}
 		if origin == OriginClient && s.isDuplicate(u, b) {
 			return nil
+		}
+		if err := s.checkVerified(b, origin, g); err != nil {
+			return err
 		}
 		if err := s.prepareBatch(u, b, origin); err != nil {
 			return err
@@ -202,13 +213,20 @@ func (s *ProducerState) isDuplicate(u *ProducerUpdate, b Batch) bool {
 
 func (s *ProducerState) prepareBatch(u *ProducerUpdate, b Batch, origin Origin) error {
 	if !b.IsControl() {
-		return prepareData(u, &u.change(s, b.ProducerID()).entry, b, origin)
+		if err := s.verifying.checkSequence(b, origin); err != nil {
+			return err
+		}
+		c := u.change(s, b.ProducerID())
+		c.transactional = c.transactional || b.IsTransactional()
+		return prepareData(u, &c.entry, b, origin)
 	}
 	m, ok, err := b.EndTxnMarker()
 	if err != nil || !ok { // a control record of another kind, or a marker that the cleaner emptied
 		return err
 	}
-	return prepareMarker(u, &u.change(s, b.ProducerID()).entry, b, m, origin)
+	c := u.change(s, b.ProducerID())
+	c.transactional = true
+	return prepareMarker(u, &c.entry, b, m, origin)
 }
 
 func prepareData(u *ProducerUpdate, e *producerEntry, b Batch, origin Origin) error {
@@ -293,6 +311,7 @@ func (s *ProducerState) Commit(u *ProducerUpdate) []AbortedTxn {
 			s.producers[c.producerID] = entry
 		}
 		*entry = c.entry
+		s.verifying.end(c)
 	}
 	for _, t := range u.opened {
 		s.ongoing = insertTxn(s.ongoing, t)
@@ -369,6 +388,7 @@ func (s *ProducerState) Expire(now time.Time, retention time.Duration) int {
 			dropped++
 		}
 	}
+	s.verifying.expire(now, retention)
 	return dropped
 }
 

@@ -21,6 +21,7 @@ type AppendRequest struct {
 	// that loaded its state in one epoch must not write in another. Use Fenced to demand the check for epoch 0 too.
 	LeaderEpoch cluster.LeaderEpoch
 	Fenced      bool
+	Guard       logstore.Guard // of transactional records
 	Now         time.Time
 }
 

@@ -59,7 +59,7 @@ func (p *Partition) write(a *AppendRequest) (logstore.AppendInfo, cluster.Leader
 		return logstore.AppendInfo{}, 0, err
 	}
 	info, err := v.log.AppendAsLeader(logstore.AppendParams{
-		Records: a.Records, Epoch: v.leaderEpoch, Origin: a.Origin, ProduceVersion: a.ProduceVersion, Now: a.Now,
+		Records: a.Records, Epoch: v.leaderEpoch, Origin: a.Origin, ProduceVersion: a.ProduceVersion, Guard: a.Guard, Now: a.Now,
 	})
 	return info, v.leaderEpoch, err
 }
