@@ -93,7 +93,15 @@ func (b *Broker) table() *wire.Table {
 		onCluster(b, opDescribe, 0, 4, (*Broker).handleDescribeLogDirs),
 		on(b, 0, 2, (*Broker).handleDeleteRecords),
 		on(b, 0, 0, (*Broker).handleDescribeProducers),
+
 		on(b, 0, 5, (*Broker).handleInitProducerID),
+		on(b, 0, 5, (*Broker).handleAddPartitionsToTxn),
+		on(b, 0, 4, (*Broker).handleAddOffsetsToTxn),
+		on(b, 0, 4, (*Broker).handleTxnOffsetCommit),
+		on(b, 0, 4, (*Broker).handleEndTxn),
+		on(b, 0, 1, (*Broker).handleWriteTxnMarkers),
+		on(b, 0, 0, (*Broker).handleDescribeTransactions),
+		on(b, 0, 1, (*Broker).handleListTransactions),
 	)
 }
 

@@ -26,6 +26,7 @@ import (
 	"ottla/logstore"
 	"ottla/security"
 	"ottla/security/acl"
+	"ottla/txncoord"
 	"ottla/zkcoord"
 )
 
@@ -76,11 +77,16 @@ type Broker struct {
 	fetchers   *fetcher.Manager
 	controller *controller.Controller
 	groups     *groupcoord.Coordinator
-	server     *wire.Server
-	jobs       *scheduler
-	admin      *admin // nil without ottla.admin.listener
-	lags       lagReader
-	loops      loops
+
+	transactions             *txncoord.Coordinator
+	markerLinks, verifyLinks *peers
+	verifier                 *verifier
+
+	server *wire.Server
+	jobs   *scheduler
+	admin  *admin // nil without ottla.admin.listener
+	lags   lagReader
+	loops  loops
 
 	serving    context.Context // ends when the listeners close: what clients wait for then is of no use any more
 	endServing context.CancelFunc
@@ -119,6 +125,12 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b.controllerLink.local = b.askLocalController
 	b.controllerLink.dial = b.dialControl
 	b.controllerLink.log = log
+
+	b.markerLinks = newPeers(b, func(req kmsg.Request, done func(kmsg.Response)) {
+		b.writeMarkers(req.(*kmsg.WriteTxnMarkersRequest), done)
+	})
+	b.verifyLinks = newPeers(b, nil) // this broker's own transactions are looked up, see verifier.ask
+	b.verifier = newVerifier(b)
 	return b
 }
 
@@ -155,6 +167,7 @@ func (b *Broker) steps() []step {
 		{"tasks", nil, func(context.Context) { b.tasks.wait() }},
 		{"partitions", b.openPartitions, func(context.Context) { b.closePartitions() }},
 		{"groups", b.openGroups, b.closeGroups},
+		{"transactions", b.openTransactions, b.closeTransactions},
 		{"jobs", b.startJobs, func(context.Context) { b.jobs.stop() }},
 		{"controller", b.openController, func(ctx context.Context) { b.closeController(ctx) }},
 		{"listeners", b.openListeners, func(ctx context.Context) { b.closeListeners(ctx) }},

@@ -21,6 +21,15 @@ func (e *explained) Unwrap() error { return e.verdict }
 // withMessage gives a verdict its own sentence, for the answers that have room for one.
 func withMessage(verdict *kerr.Error, message string) error { return &explained{verdict, message} }
 
+// ownMessage is the sentence that a verdict was given, "" for none.
+func ownMessage(err error) string {
+	var e *explained
+	if errors.As(err, &e) {
+		return e.message
+	}
+	return ""
+}
+
 // errorMessage is the sentence that goes into an answer's error message.
 func errorMessage(err error) string {
 	var e *explained

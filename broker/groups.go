@@ -28,7 +28,7 @@ func (b *Broker) openGroups(context.Context) error {
 		LoadBytes:     config.OffsetsLoadBufferSize.Of(s),
 		InZooKeeper:   config.OffsetsStorage.Of(s) == "zookeeper",
 		Dual:          config.DualCommitEnabled.Of(s),
-		Partitions:    b.offsetsPartitions,
+		Partitions:    func() int32 { return b.partitionsOf(offsetsTopic) },
 		Lease:         b.zk.LeaseValid,
 		Session:       b.zk.Session,
 		Run:           b.tasks.run,
@@ -43,13 +43,21 @@ func (b *Broker) openGroups(context.Context) error {
 // closeGroups answers the members that wait; what comes later is told COORDINATOR_NOT_AVAILABLE.
 func (b *Broker) closeGroups(context.Context) { b.groups.Close() }
 
-// offsetsPartitions is how many partitions __consumer_offsets has; 0: it does not exist, as far as is known here.
-func (b *Broker) offsetsPartitions() int32 {
-	t := b.metadata.load().topics[offsetsTopic]
+// partitionsOf is how many partitions a topic has; 0: it does not exist, as far as is known here.
+func (b *Broker) partitionsOf(topic string) int32 {
+	t := b.metadata.load().topics[topic]
 	if t == nil {
 		return 0
 	}
 	return int32(len(t.partitions))
+}
+
+// offsetsPartitionsPlanned is how many partitions __consumer_offsets has, or will have.
+func (b *Broker) offsetsPartitionsPlanned() int32 {
+	if n := b.partitionsOf(offsetsTopic); n > 0 {
+		return n
+	}
+	return int32(config.OffsetsTopicNumPartitions.Of(b.config.Load()))
 }
 
 // offsetsLeadership tells the coordinator which groups it has won and lost.
@@ -65,22 +73,22 @@ func (b *Broker) offsetsLeadership(became, resigned []*partition.Partition) {
 			continue
 		}
 		if epoch, leads := p.IsLeader(); leads {
-			b.groups.Elected(tp.Partition, epoch, offsetsLog{p})
+			b.groups.Elected(tp.Partition, epoch, coordinatorLog{p})
 		}
 	}
 }
 
-// offsetsLog is a partition of __consumer_offsets as the coordinator uses it.
-type offsetsLog struct{ p *partition.Partition }
+// coordinatorLog is a partition of an internal topic as its coordinator uses it.
+type coordinatorLog struct{ p *partition.Partition }
 
-func (l offsetsLog) Append(batches []byte, a coordlog.Append, done func(int64, error)) {
+func (l coordinatorLog) Append(batches []byte, a coordlog.Append, done func(int64, error)) {
 	l.p.Append(partition.AppendRequest{
 		Records: batches, Acks: -1, Timeout: a.Timeout, ProduceVersion: -1, Origin: logstore.OriginCoordinator,
 		LeaderEpoch: a.Epoch, Fenced: true, Guard: a.Guard,
 	}, func(r partition.AppendResult) { done(r.BaseOffset, r.Err) })
 }
 
-func (l offsetsLog) Bounds() (start, end int64) {
+func (l coordinatorLog) Bounds() (start, end int64) {
 	log := l.p.Log()
 	if log == nil {
 		return -1, -1
@@ -88,7 +96,7 @@ func (l offsetsLog) Bounds() (start, end int64) {
 	return log.LogStartOffset(), log.LogEndOffset()
 }
 
-func (l offsetsLog) Committed() int64 {
+func (l coordinatorLog) Committed() int64 {
 	log := l.p.Log()
 	if log == nil {
 		return -1
@@ -96,7 +104,7 @@ func (l offsetsLog) Committed() int64 {
 	return log.HighWatermark()
 }
 
-func (l offsetsLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
+func (l coordinatorLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
 	log := l.p.Log()
 	if log == nil {
 		return nil, logstore.ErrClosed

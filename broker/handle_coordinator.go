@@ -12,12 +12,12 @@ import (
 	"ottla/internal/cluster"
 )
 
-// FindCoordinator v0–6: which broker coordinates a group.
+// FindCoordinator v0–6: which broker coordinates a group, or a transactional id.
 //   - Version 0 knows groups only; 1 adds the key type (KIP-98), 4 several keys (KIP-699), 6 share groups (KIP-932), which
 //     this cluster has none of.
-//   - The first request of all creates __consumer_offsets and is told COORDINATOR_NOT_AVAILABLE, which clients retry.
-//   - A transactional id needs a transaction coordinator; there is none, so the client is refused at once instead of being
-//     told to retry.
+//   - The first request of all creates __consumer_offsets, or __transaction_state, and is told COORDINATOR_NOT_AVAILABLE, which
+//     clients retry.
+//   - DESCRIBE on the group or the transactional id.
 
 // The key types of FindCoordinator.
 const (
@@ -32,8 +32,8 @@ func (b *Broker) handleFindCoordinator(r *wire.Request, req *kmsg.FindCoordinato
 		keys = []string{req.CoordinatorKey}
 	}
 	// Creating the topic waits for ZooKeeper; the answer does not.
-	if req.CoordinatorType == coordinatorGroup && len(keys) > 0 && b.offsetsPartitions() == 0 {
-		b.tasks.run(b.createOffsetsTopic)
+	if topic := coordinatorTopics[req.CoordinatorType]; topic != "" && len(keys) > 0 && b.partitionsOf(topic) == 0 {
+		b.tasks.run(func() { b.createCoordinatorTopic(topic) })
 	}
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	for _, key := range keys {
@@ -48,16 +48,19 @@ func (b *Broker) handleFindCoordinator(r *wire.Request, req *kmsg.FindCoordinato
 	return resp
 }
 
-func (b *Broker) createOffsetsTopic() {
-	if b.offsetsPartitions() == 0 {
-		_ = b.autoCreateTopic(offsetsTopic) // logged there; the client asks again
+// coordinatorTopics are where coordinators keep their state, by key type.
+var coordinatorTopics = map[int8]string{coordinatorGroup: offsetsTopic, coordinatorTransaction: transactionsTopic}
+
+func (b *Broker) createCoordinatorTopic(topic string) {
+	if b.partitionsOf(topic) == 0 {
+		_ = b.autoCreateTopic(topic) // logged there; the client asks again
 	}
 }
 
 func (b *Broker) findCoordinator(r *wire.Request, kind int8, key string) kmsg.FindCoordinatorResponseCoordinator {
 	found := kmsg.NewFindCoordinatorResponseCoordinator()
 	found.Key, found.NodeID, found.Port = key, int32(cluster.NoBroker), -1
-	leader, e, err := b.groupCoordinator(r, kind, key)
+	leader, e, err := b.coordinator(r, kind, key)
 	found.ErrorCode, found.ErrorMessage = b.errorCode(err), kmsg.StringPtr(coordinatorMessage(r.Version, kind, err))
 	if err != nil {
 		return found
@@ -81,20 +84,20 @@ func coordinatorMessage(version int16, kind int8, err error) string {
 	return errorMessage(err)
 }
 
-func (b *Broker) groupCoordinator(r *wire.Request, kind int8, key string) (cluster.BrokerID, cluster.Endpoint, error) {
+func (b *Broker) coordinator(r *wire.Request, kind int8, key string) (cluster.BrokerID, cluster.Endpoint, error) {
 	none := cluster.Endpoint{}
 	switch {
-	case kind == coordinatorTransaction:
-		return cluster.NoBroker, none, kerr.TransactionalIDAuthorizationFailed
 	case kind == coordinatorShare && r.Version >= 6:
 		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
-	case kind != coordinatorGroup:
+	case coordinatorTopics[kind] == "":
 		return cluster.NoBroker, none, kerr.InvalidRequest
-	case !b.allowed(r, opDescribe, groupResource(key)):
+	case kind == coordinatorGroup && !b.allowed(r, opDescribe, groupResource(key)):
 		return cluster.NoBroker, none, kerr.GroupAuthorizationFailed
+	case kind == coordinatorTransaction && !b.allowed(r, opDescribe, transactionalResource(key)):
+		return cluster.NoBroker, none, kerr.TransactionalIDAuthorizationFailed
 	}
 	m := b.metadata.load()
-	t := m.topics[offsetsTopic]
+	t := m.topics[coordinatorTopics[kind]]
 	if t == nil || slices.Contains(t.partitions, nil) {
 		return cluster.NoBroker, none, kerr.CoordinatorNotAvailable
 	}

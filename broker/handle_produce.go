@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"ottla/broker/partition"
 	"ottla/broker/wire"
 	"ottla/logstore"
+	"ottla/txncoord"
 )
 
 // Produce v0–11: check → append per partition → wait → answer.
@@ -20,6 +22,9 @@ import (
 //     UNSUPPORTED_FOR_MESSAGE_FORMAT. Versions 0–2 are advertised all the same: librdkafka before 2.12 takes a higher minimum
 //     for a broker without compression.
 //   - Version 5: log start offset. 7: zstd (KIP-110). 8: per-record errors (KIP-467). 10: leader hints (KIP-951).
+//   - Records of a transaction (KIP-98) need WRITE on the transactional id. Before the first of them is appended to a partition the
+//     transaction's coordinator is asked whether the partition takes part (KIP-890); by version 11 the refusal is
+//     TRANSACTION_ABORTABLE, below INVALID_TXN_STATE. Requests behind one that asks wait, to keep their order.
 //   - Records stay as they are in the request's frame; base offset and leader epoch are patched in place.
 //   - The next produce of a connection is appended while this one waits for its replicas; answers keep their order.
 
@@ -30,7 +35,18 @@ type produce struct {
 	acks    int16
 	resp    *wire.ProduceResponse
 	pending atomic.Int32
-	failed  atomic.Bool // acks=0: some partition was refused
+	failed  atomic.Bool // some partition was refused
+
+	txn        *txncoord.Producer // whose transaction the records belong to; nil: none
+	unverified []unverifiedAppend // only while the handler runs
+}
+
+// unverifiedAppend is an append that waits for the transaction's coordinator.
+type unverifiedAppend struct {
+	i     int
+	part  *partition.Partition
+	rp    *kmsg.ProduceRequestTopicPartition
+	guard logstore.Guard
 }
 
 func (b *Broker) handleProduce(r *wire.Request, req *kmsg.ProduceRequest) kmsg.Response {
@@ -45,37 +61,78 @@ func (b *Broker) handleProduce(r *wire.Request, req *kmsg.ProduceRequest) kmsg.R
 	}
 	// One more than the partitions, so that the answer waits for the end of this loop.
 	p.pending.Store(int32(n + 1))
+	var refused error
+	p.txn, refused = b.mayTransact(r, req)
 	n = 0
 	for i := range req.Topics {
 		t := &req.Topics[i]
-		topicErr := b.mayProduce(r, req, t.Topic)
+		topicErr := refused
+		if topicErr == nil && !b.allowed(r, opWrite, topicResource(t.Topic)) {
+			topicErr = kerr.TopicAuthorizationFailed
+		}
 		for j := range t.Partitions {
 			p.append(n, req, t.Topic, &t.Partitions[j], topicErr)
 			n++
 		}
 	}
+	if len(p.unverified) > 0 {
+		p.verify(req)
+	}
 	p.finish()
 	return nil
 }
 
-// mayProduce judges what is the same for all partitions of a topic, before the partition is looked up.
-func (b *Broker) mayProduce(r *wire.Request, req *kmsg.ProduceRequest, topic string) error {
-	switch {
-	case req.TransactionID != nil:
-		return kerr.TransactionalIDAuthorizationFailed // as InitProducerId answers: there is no transaction coordinator
-	case !b.allowed(r, opWrite, topicResource(topic)):
-		return kerr.TopicAuthorizationFailed
+// mayTransact finds whose transaction the records belong to, and judges it for the whole request.
+func (b *Broker) mayTransact(r *wire.Request, req *kmsg.ProduceRequest) (*txncoord.Producer, error) {
+	var txn *txncoord.Producer
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			batch, ok := transactional(req.Topics[i].Partitions[j].Records)
+			if !ok {
+				continue
+			}
+			p := txncoord.Producer{ID: batch.ProducerID(), Epoch: batch.ProducerEpoch()}
+			switch {
+			case txn != nil && *txn != p:
+				return nil, kerr.InvalidProducerIDMapping
+			case txn == nil && (req.TransactionID == nil || !b.allowed(r, opWrite, transactionalResource(*req.TransactionID))):
+				return nil, kerr.TransactionalIDAuthorizationFailed
+			}
+			txn = &p
+		}
 	}
-	return nil
+	return txn, nil
+}
+
+// verify appends what waits once the transaction's coordinator has said that it may. The requests behind this one wait, too: their
+// records follow these.
+func (p *produce) verify(req *kmsg.ProduceRequest) {
+	waiting := p.unverified
+	p.unverified = nil
+	p.r.HoldUp()
+	q := &question{id: strings.Clone(*req.TransactionID), producer: *p.txn}
+	for _, w := range waiting {
+		tp := w.part.TopicPartition() // not the request's strings: they end with its frame
+		q.tps = append(q.tps, tp)
+	}
+	q.done = func(each []error) {
+		for n, w := range waiting {
+			if err := each[n]; err != nil {
+				err = unverified(p.r.Version, err)
+				p.done(w.i, partition.AppendResult{Err: err, ErrorMessage: ownMessage(err), BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+				continue
+			}
+			p.appendTo(w.i, w.part, req.Acks, req.TimeoutMillis, w.rp.Records, w.guard)
+		}
+	}
+	p.b.verifier.ask(q)
 }
 
 // mayAppend judges an append to a partition that exists somewhere.
-func (b *Broker) mayAppend(r *wire.Request, req *kmsg.ProduceRequest, topic string, records []byte) error {
+func (b *Broker) mayAppend(r *wire.Request, req *kmsg.ProduceRequest, topic string) error {
 	switch {
 	case r.Version < 3:
 		return kerr.UnsupportedForMessageFormat
-	case transactional(records):
-		return kerr.TransactionalIDAuthorizationFailed
 	case req.Acks < -1 || req.Acks > 1:
 		return kerr.InvalidRequiredAcks
 	case internalTopic(topic) && r.ClientID != adminClientID:
@@ -96,14 +153,31 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 		p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
 		return
 	}
-	traffic, bytes := part.Traffic(), len(rp.Records)
+	var guard logstore.Guard
+	if batch, ok := transactional(rp.Records); ok {
+		needed := false
+		if guard, needed, err = p.b.verifier.guard(part, *p.txn, batch.BaseSequence()); err != nil {
+			p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+			return
+		}
+		if needed {
+			p.unverified = append(p.unverified, unverifiedAppend{i, part, rp, guard})
+			return
+		}
+	}
+	p.appendTo(i, part, req.Acks, req.TimeoutMillis, rp.Records, guard)
+}
+
+func (p *produce) appendTo(i int, part *partition.Partition, acks int16, timeoutMs int32, records []byte, guard logstore.Guard) {
+	traffic, bytes := part.Traffic(), len(records)
 	traffic.ProduceRequests.Add(1)
 	part.Append(partition.AppendRequest{
-		Records:        rp.Records,
-		Acks:           req.Acks,
-		Timeout:        time.Duration(req.TimeoutMillis) * time.Millisecond,
+		Records:        records,
+		Acks:           acks,
+		Timeout:        time.Duration(timeoutMs) * time.Millisecond,
 		ProduceVersion: p.r.Version,
 		Origin:         logstore.OriginClient,
+		Guard:          guard,
 		Now:            p.r.ReceivedAt,
 	}, func(res partition.AppendResult) {
 		appended(traffic, bytes, &res)
@@ -121,20 +195,19 @@ func (b *Broker) findForProduce(r *wire.Request, req *kmsg.ProduceRequest, topic
 	if err == kerr.UnknownTopicOrPartition {
 		return nil, err
 	}
-	if refused := b.mayAppend(r, req, topic, rp.Records); refused != nil {
+	if refused := b.mayAppend(r, req, topic); refused != nil {
 		return nil, refused
 	}
 	return part, err
 }
 
-// transactional finds the batches that belong to a transaction. They are refused: nobody here would ever end their transaction,
-// and read_committed consumers would wait for that for good.
-func transactional(records []byte) bool {
+// transactional finds the batches that belong to a transaction.
+func transactional(records []byte) (logstore.Batch, bool) {
 	if len(records) < logstore.BatchOverhead {
-		return false // judged by the log
+		return nil, false // judged by the log
 	}
 	b := logstore.Batch(records)
-	return b.Magic() == 2 && b.IsTransactional()
+	return b, b.Magic() == 2 && b.IsTransactional() && b.HasProducerID()
 }
 
 func sequenceRefused(err error) bool {

@@ -86,6 +86,8 @@ func (b *Broker) startJobs(context.Context) error {
 		{"checkpoint-log-starts", firstRun, of(config.LogFlushStartOffsetCheckpointIntervalMs), logged("checkpoint of log start offsets", b.logs.CheckpointLogStarts)},
 		{"checkpoint-high-watermarks", 0, of(config.ReplicaHighWatermarkCheckpointIntervalMs), logged("checkpoint of high watermarks", b.logs.CheckpointHighWatermarks)},
 		{"expire-offsets", 0, of(config.OffsetsRetentionCheckIntervalMs), func(_ context.Context, now time.Time) { b.groups.Expire(now) }},
+		{"abort-timed-out-transactions", 0, of(config.TransactionAbortTimedOutTransactionCleanupIntervalMs), plain(b.transactions.AbortTimedOut)},
+		{"expire-transactional-ids", 0, of(config.TransactionRemoveExpiredTransactionCleanupIntervalMs), plain(b.transactions.Expire)},
 		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
 		{"read-certificates", 0, every(certificatePeriod), plain(func(time.Time) { b.tls.Poll() })},
 		{"forget-quiet-clients", 0, every(time.Minute), plain(b.quotas.Forget)},

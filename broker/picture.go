@@ -82,6 +82,7 @@ func (b *Broker) picture(now time.Time) *scrape.Picture {
 	}
 	if b.reached("registration") {
 		b.groupPictures(p)
+		p.TransactionalIDs, p.MarkersWaiting = b.transactions.Count(), b.transactions.Homeless()
 	}
 	return p
 }

@@ -356,6 +356,7 @@ func documented(t *testing.T, scrapes ...string) {
 		{"Topics", regexp.MustCompile("^kafka_server_brokertopicmetrics_")},
 		{"Requests and connections", regexp.MustCompile("^kafka_(network_|server_kafkarequest|server_socket|server_fetchsession)")},
 		{"Controller", regexp.MustCompile("^(kafka|ottla)_controller_")},
+		{"Transactions", regexp.MustCompile("^(kafka_(coordinator_transaction|server_transaction)|ottla_transaction)")},
 		{"Consumer groups", regexp.MustCompile("^(kafka_(coordinator|consumergroup)|ottla_(group|lag))")},
 		{"The cluster, as kafka_exporter tells it", regexp.MustCompile("^kafka_(brokers|broker_info|topic_partition)")},
 		{"ZooKeeper and the broker itself", regexp.MustCompile("^kafka_server_")},

@@ -86,8 +86,11 @@ func (b *Broker) autoCreateTopic(name string) *kerr.Error {
 		Partitions:        int32(config.NumPartitions.Of(snapshot)),
 		ReplicationFactor: int16(config.DefaultReplicationFactor.Of(snapshot)),
 	}
-	if name == offsetsTopic {
+	switch name {
+	case offsetsTopic:
 		spec = offsetsTopicSpec(snapshot)
+	case transactionsTopic:
+		spec = transactionsTopicSpec(snapshot)
 	}
 	m := b.metadata.load()
 	brokers := make([]cluster.Broker, 0, len(m.brokers))

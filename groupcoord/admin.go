@@ -275,7 +275,7 @@ func (c *Coordinator) TopicsDeleted(tps []cluster.TopicPartition) {
 			e.mu.Lock()
 			var found []cluster.TopicPartition
 			for _, tp := range tps {
-				if e.mu.offsets.remove(tp) {
+				if e.mu.offsets.forget(tp) {
 					found = append(found, tp)
 				}
 			}

@@ -27,8 +27,8 @@ type CommitEntry struct {
 	Err error
 }
 
-// fail gives all entries that have none yet the same error.
-func (r *Commit) fail(err error) {
+// Fail gives all entries that have none yet the same error.
+func (r *Commit) Fail(err error) {
 	for i := range r.Entries {
 		if r.Entries[i].Err == nil {
 			r.Entries[i].Err = err
@@ -40,19 +40,19 @@ func (r *Commit) fail(err error) {
 func (c *Coordinator) Commit(r *Commit, done func()) {
 	s, err := c.usable(r.Group)
 	if err != nil {
-		r.fail(err)
+		r.Fail(err)
 		done()
 		return
 	}
 	e := s.get(r.Group)
 	if e == nil {
 		if r.Generation >= 0 { // of a group that is gone
-			r.fail(kerr.IllegalGeneration)
+			r.Fail(kerr.IllegalGeneration)
 			done()
 			return
 		}
 		if e = s.getOrAdd(r.Group); e == nil {
-			r.fail(kerr.NotCoordinator)
+			r.Fail(kerr.NotCoordinator)
 			done()
 			return
 		}
@@ -98,7 +98,7 @@ func (e *entry) commit(r *Commit, done func()) {
 	e.mu.Lock()
 	if err := e.mu.group.commit(&d, r.MemberID, r.Instance, r.Generation, false); err != nil {
 		e.mu.Unlock()
-		r.fail(err)
+		r.Fail(err)
 		done()
 		return
 	}

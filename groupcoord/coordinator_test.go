@@ -315,7 +315,7 @@ func TestTransactionalOffsetsWaitForTheirMarker(t *testing.T) {
 	fetched, err := b.fetch(&Fetch{Group: "g", Partitions: []cluster.TopicPartition{tp("t", 0)}, RequireStable: true})
 	require.NoError(t, err)
 	require.Equal(t, kerr.UnstableOffsetCommit, fetched[0].Err)
-	b.EndTransaction(0, 9, true)
+	b.EndTransaction(0, logstore.EndTxnMarker{ProducerID: 9, Commit: true}, 99)
 	require.EqualValues(t, 5, b.offset("g", tp("t", 0)), "the plain commit is newer")
 }
 

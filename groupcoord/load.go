@@ -52,7 +52,7 @@ func (l *loader) batch(b logstore.Batch) error {
 			return err
 		}
 		if ok {
-			l.endTxn(m.ProducerID, m.Commit)
+			l.endTxn(m.ProducerID, m.Commit, b.BaseOffset())
 		}
 		return nil
 	}
@@ -120,22 +120,17 @@ func (l *loader) offset(k *loadedKey, r *logstore.Record, producer int64) error 
 		return nil
 	}
 	e.mu.offsets.putTxn(producer, k.tp, c)
-	touch(l.s.mu.producers, producer, e)
+	l.s.openTxnLocked(producer).entries[e] = true
 	return nil
 }
 
-func (l *loader) endTxn(producer int64, commit bool) {
-	for e := range l.s.mu.producers[producer] {
-		e.mu.offsets.endTxn(producer, commit)
+func (l *loader) endTxn(producer int64, commit bool, at int64) {
+	if t := l.s.mu.producers[producer]; t != nil {
+		delete(l.s.mu.producers, producer)
+		for e := range t.entries {
+			e.mu.offsets.endTxn(producer, commit, at)
+		}
 	}
-	delete(l.s.mu.producers, producer)
-}
-
-func touch(producers map[int64]map[*entry]bool, producer int64, e *entry) {
-	if producers[producer] == nil {
-		producers[producer] = map[*entry]bool{}
-	}
-	producers[producer][e] = true
 }
 
 func (l *loader) intern(topic string) string {
@@ -177,7 +172,12 @@ func (l *loader) publish() (groups, offsets int) {
 	for _, e := range l.groups {
 		entries = append(entries, e)
 	}
+	late := s.mu.late
+	s.mu.late = nil
 	s.mu.Unlock()
+	for _, m := range late {
+		s.endTransaction(m.EndTxnMarker, m.at)
+	}
 	for _, e := range entries {
 		e.decide(func(d *decision, g *group) { g.loaded(d) })
 	}
@@ -195,23 +195,5 @@ func (g *group) loaded(d *decision) {
 	}
 	if len(g.order) > g.limits.MaxSize {
 		g.prepare(d, "the group is over capacity")
-	}
-}
-
-// EndTransaction applies or drops the offsets that a producer committed in a transaction of a partition. It is told after
-// the marker is in the log.
-func (c *Coordinator) EndTransaction(number int32, producer int64, commit bool) {
-	s := c.shards.All()[number]
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	groups := s.mu.producers[producer]
-	delete(s.mu.producers, producer)
-	s.mu.Unlock()
-	for e := range groups {
-		e.mu.Lock()
-		e.mu.offsets.endTxn(producer, commit)
-		e.mu.Unlock()
 	}
 }

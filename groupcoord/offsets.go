@@ -51,6 +51,14 @@ func (o *offsets) put(tp cluster.TopicPartition, c Committed) {
 	partitions[tp.Partition] = c
 }
 
+// forget is remove for a partition that does not exist any more: what an open transaction commits for it goes, too.
+func (o *offsets) forget(tp cluster.TopicPartition) bool {
+	for _, txn := range o.txns {
+		delete(txn, tp)
+	}
+	return o.remove(tp)
+}
+
 // remove forgets an offset and reports whether there was one.
 func (o *offsets) remove(tp cluster.TopicPartition) bool {
 	partitions := o.topics[tp.Topic]
@@ -105,14 +113,21 @@ func (o *offsets) putTxn(producer int64, tp cluster.TopicPartition, c Committed)
 	txn[tp] = c
 }
 
-// endTxn ends a producer's transaction.
-func (o *offsets) endTxn(producer int64, commit bool) {
-	if commit {
-		for tp, c := range o.txns[producer] {
+// endTxn ends a producer's transaction: what it committed before the marker at that offset of the log.
+func (o *offsets) endTxn(producer int64, commit bool, at int64) {
+	txn := o.txns[producer]
+	for tp, c := range txn {
+		if c.at > at {
+			continue
+		}
+		if commit {
 			o.put(tp, c)
 		}
+		delete(txn, tp)
 	}
-	delete(o.txns, producer)
+	if len(txn) == 0 {
+		delete(o.txns, producer)
+	}
 }
 
 // empty reports whether nothing is committed or on its way.

@@ -16,7 +16,8 @@ type shard struct {
 	mu           struct {
 		sync.RWMutex
 		groups    map[string]*entry
-		producers map[int64]map[*entry]bool // groups with offsets in the open transaction of a producer
+		producers map[int64]*openTxn // by producer id
+		late      []lateMarker       // written while the shard was being loaded
 	}
 }
 
@@ -24,7 +25,7 @@ func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p coordlo
 	s := &shard{Shard: coordlog.NewShard(number, epoch, coordlog.NewWriter(p, epoch, c.o.CommitTimeout, c.now)), c: c}
 	s.fenceVersion.Store(-1)
 	s.mu.groups = map[string]*entry{}
-	s.mu.producers = map[int64]map[*entry]bool{}
+	s.mu.producers = map[int64]*openTxn{}
 	return s
 }
 

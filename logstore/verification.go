@@ -89,11 +89,11 @@ func (s *ProducerState) checkVerified(b Batch, origin Origin, g Guard) error {
 
 // Verify prepares an append of transactional records. needed: the coordinator must be asked whether the transaction holds this
 // partition, before records are appended with the guard.
-func (l *Log) Verify(producer int64, epoch int16, sequence int32, now time.Time) (g Guard, needed bool) {
+func (l *Log) Verify(producer int64, epoch int16, sequence int32) (g Guard, needed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.producers.inTransaction(producer, epoch) {
 		return Guard{Required: true}, false
 	}
-	return l.mu.producers.verifying.begin(producer, epoch, sequence, now), true
+	return l.mu.producers.verifying.begin(producer, epoch, sequence, l.owner.now()), true
 }

@@ -117,6 +117,8 @@ func Families() []Family {
 
 			{"kafka_coordinator_group_groupmetadatamanager_numgroups", gauge, "Groups that this broker coordinates.", one(func(p *Picture) float64 { return float64(len(p.Groups)) })},
 			{"kafka_coordinator_group_groupmetadatamanager_numoffsets", gauge, "Committed offsets that this broker keeps.", one(func(p *Picture) float64 { return float64(p.offsets()) })},
+			{"ottla_transactional_ids", gauge, "Transactional ids that this broker coordinates, by state.", transactionalIDsByState},
+			{"kafka_coordinator_transaction_transactionmarkerchannelmanager_unknowndestinationqueuesize", gauge, "Partitions without a leader that wait for a transaction's marker.", one(func(p *Picture) float64 { return float64(p.MarkersWaiting) })},
 			{"ottla_group_states", gauge, "Groups that this broker coordinates, by state.", groupsByState},
 			{"ottla_group_generation", gauge, "Generation of a group: its rebalances so far.", byGroup(func(g *GroupPicture) float64 { return float64(g.Generation) })},
 			{exportedGroup + "members", gauge, "Members of a group; told by its coordinator.", byGroup(func(g *GroupPicture) float64 { return float64(g.Members) })},
@@ -294,6 +296,12 @@ func brokerInfo(t *Text, c *ClusterPicture) {
 func topicPartitions(t *Text, c *ClusterPicture) {
 	for _, topic := range slices.Sorted(maps.Keys(c.Topics)) {
 		t.Sample(Labels("topic", topic), float64(c.Topics[topic]))
+	}
+}
+
+func transactionalIDsByState(t *Text, p *Picture) {
+	for _, state := range slices.Sorted(maps.Keys(p.TransactionalIDs)) {
+		t.Sample(Labels("state", state), float64(p.TransactionalIDs[state]))
 	}
 }
 

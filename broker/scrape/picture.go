@@ -39,6 +39,8 @@ type Picture struct {
 	MetadataPartitions int
 	MetadataBrokers    int
 	GroupsByState      map[string]int
+	TransactionalIDs   map[string]int // by state
+	MarkersWaiting     int
 }
 
 // SessionPicture is the session with ZooKeeper.

@@ -487,7 +487,7 @@ func (c *Conn) dispatch(f *frame, size int) error {
 	if c.server.o.Hooks != nil && !r.once.Load() {
 		r.handled.Store(int64(time.Since(r.ReceivedAt)))
 	}
-	if !pipelined {
+	if !pipelined || r.holds {
 		return c.awaitAnswer(r)
 	}
 	return nil

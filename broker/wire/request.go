@@ -27,6 +27,7 @@ type Request struct {
 	api   *api
 	frame *frame // until the answer is built
 	mute  time.Duration
+	holds bool        // see HoldUp
 	once  atomic.Bool // set by the first answer
 
 	handled atomic.Int64 // with hooks: ns from ReceivedAt until the handler returned with the answer pending, else 0
@@ -146,6 +147,9 @@ func (r *Request) LocalTime() time.Duration {
 	}
 	return time.Since(r.ReceivedAt)
 }
+
+// HoldUp makes the requests behind this one wait for its answer though its API is pipelined. It is for the handler, while it runs.
+func (r *Request) HoldUp() { r.holds = true }
 
 // abandon closes the connection in the place of a request whose handler has panicked. The frame is left to the collector: who knows
 // who still uses it.
