@@ -67,7 +67,7 @@ func TestGroupsOfKafkaGoOn(t *testing.T) {
 	data, err := os.ReadFile("testdata/consumer_offsets.log")
 	require.NoError(t, err)
 	b := newBench(t, nil)
-	b.log.data, b.log.end = data, 9
+	b.log.SetData(data, 9)
 	b.elect(4)
 	require.Equal(t, "Stable", b.state("golden-group"))
 	require.Equal(t, "Empty", b.state("emptied"))
@@ -108,7 +108,7 @@ func TestOffsetsAreSeenOnlyOnceTheyAreCommitted(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)
 	b.commit("g", 1, tp("t", 0))
-	b.log.hold(true)
+	b.log.Hold(true)
 	done := make(chan []error, 1)
 	go func() { done <- b.commit("g", 2, tp("t", 0)) }()
 	unstable := func() bool {
@@ -117,7 +117,7 @@ func TestOffsetsAreSeenOnlyOnceTheyAreCommitted(t *testing.T) {
 	}
 	require.Eventually(t, unstable, time.Second, time.Millisecond)
 	require.EqualValues(t, 1, b.offset("g", tp("t", 0)))
-	b.log.hold(false)
+	b.log.Hold(false)
 	require.Equal(t, []error{nil}, <-done)
 	require.EqualValues(t, 2, b.offset("g", tp("t", 0)))
 	require.False(t, unstable())
@@ -131,13 +131,13 @@ func TestWhoeverWaitsIsToldOfTheResignation(t *testing.T) {
 	b.Join(&Join{Group: "g", ClientID: "d", ProtocolType: "consumer", SessionTimeout: 10 * time.Second, RebalanceTimeout: time.Minute,
 		Protocols: []Protocol{{"range", nil}}}, func(r JoinResult) { joined <- r })
 	require.Equal(t, kerr.RebalanceInProgress, b.Heartbeat("g", id, nil, gen))
-	b.log.hold(true)
+	b.log.Hold(true)
 	committed := make(chan []error, 1)
 	go func() { committed <- b.commit("other", 2, tp("t", 0)) }()
-	require.Eventually(t, func() bool { b.log.mu.Lock(); defer b.log.mu.Unlock(); return len(b.log.waiting) > 0 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.log.Waiting() > 0 }, time.Second, time.Millisecond)
 	b.Resigned(0)
 	require.Equal(t, kerr.NotCoordinator, (<-joined).Err)
-	b.log.hold(false)
+	b.log.Hold(false)
 	<-committed
 }
 
@@ -146,17 +146,16 @@ func TestLoadThatFailsIsTriedAgain(t *testing.T) {
 	b.elect(1)
 	b.commit("g", 5, tp("t", 0))
 	b.Resigned(0)
-	good := b.log.data
-	b.log.data = good[:len(good)-3] // the disk gives less than the log should have
+	good := b.log.Data()
+	_, end := b.log.Bounds()
+	b.log.SetData(good[:len(good)-3], end) // the disk gives less than the log should have
 	b.setLeaderEpoch(2)
-	b.log.epoch = 2
+	b.log.SetEpoch(2)
 	b.Elected(0, 2, b.log)
 	time.Sleep(50 * time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err, "better no answer than no offsets")
-	b.log.mu.Lock()
-	b.log.data = good
-	b.log.mu.Unlock()
+	b.log.SetData(good, end)
 	require.Eventually(t, func() bool {
 		fetched, err := b.fetch(&Fetch{Group: "g", All: true})
 		return err == nil && len(fetched) == 1 && fetched[0].Offset == 5
@@ -178,9 +177,7 @@ func TestLateAppendOfAnOldEpochIsRefused(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)
 	b.join("g")
-	b.log.mu.Lock()
-	b.log.epoch = 2 // another broker led meanwhile, and nobody told us
-	b.log.mu.Unlock()
+	b.log.SetEpoch(2) // another broker led meanwhile, and nobody told us
 	require.Equal(t, []error{kerr.NotCoordinator}, b.commit("simple", 1, tp("t", 0)))
 	require.EqualValues(t, -1, b.offset("simple", tp("t", 0)))
 }
@@ -284,7 +281,7 @@ func TestManyCommitsShareAppends(t *testing.T) {
 func TestOversizedTogetherFitsOneByOne(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)
-	b.log.refuse = kerr.MessageTooLarge
+	b.log.Refuse(kerr.MessageTooLarge)
 	require.Equal(t, []error{kerr.InvalidCommitOffsetSize}, b.commit("g", 1, tp("t", 0)))
 }
 
@@ -326,7 +323,7 @@ func TestOffsetsInZooKeeper(t *testing.T) {
 	data, _, err := b.session.Get("/consumers/g/offsets/t/1")
 	require.NoError(t, err)
 	require.Equal(t, "12", string(data))
-	require.Zero(t, b.log.appends)
+	require.Zero(t, b.log.Appends())
 
 	// An old consumer's commit is seen.
 	_, err = b.session.Set("/consumers/g/offsets/t/1", []byte("30"), -1)
@@ -377,7 +374,7 @@ func TestDualCommitsGoToBoth(t *testing.T) {
 		b := newBench(t, func(o *Options) { o.InZooKeeper, o.Dual = primary, true })
 		b.elect(1)
 		require.Equal(t, []error{nil}, b.commit("g", 3, tp("t", 0)))
-		require.Equal(t, 1, b.log.appends)
+		require.Equal(t, 1, b.log.Appends())
 		data, _, err := b.session.Get("/consumers/g/offsets/t/0")
 		require.NoError(t, err)
 		require.Equal(t, "3", string(data))
@@ -445,18 +442,16 @@ func TestLoadWaitsUntilWhatWasReadIsCommitted(t *testing.T) {
 	b := newBench(t, nil)
 	b.elect(1)
 	require.Equal(t, []error{nil}, b.commit("g", 5, tp("t", 0)))
-	b.log.hold(true)
+	b.log.Hold(true)
 	committed := make(chan struct{})
 	r := &Commit{Group: "g", Generation: -1, Entries: []CommitEntry{{TopicPartition: tp("t", 0), Committed: Committed{Offset: 6, ExpireMs: -1}}}}
 	b.Commit(r, func() { close(committed) })
-	b.log.mu.Lock()
-	b.log.epoch = 2
-	b.log.mu.Unlock()
+	b.log.SetEpoch(2)
 	b.Elected(0, 2, b.log)
 	time.Sleep(4 * 5*time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err)
-	b.log.hold(false)
+	b.log.Hold(false)
 	<-committed
 	require.Eventually(t, func() bool {
 		_, err := b.fetch(&Fetch{Group: "g", All: true})

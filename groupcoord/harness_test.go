@@ -3,7 +3,6 @@ package groupcoord
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"testing"
 	"time"
@@ -13,104 +12,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/goleak"
 
-	"ottla/coordlog"
+	"ottla/coordlog/memlog"
 	"ottla/internal/cluster"
-	"ottla/logstore"
 	"ottla/zkcoord"
 	"ottla/zkcoord/zktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memoryLog is a partition of __consumer_offsets in memory. Appends are committed at once, or by commitAll when held.
-type memoryLog struct {
-	mu      sync.Mutex
-	epoch   cluster.LeaderEpoch
-	data    []byte
-	end     int64
-	held    bool
-	waiting []func()
-	refuse  error
-	appends int
-}
-
-func (l *memoryLog) Append(batches []byte, a coordlog.Append, done func(int64, error)) {
-	l.mu.Lock()
-	switch {
-	case a.Epoch != l.epoch:
-		l.mu.Unlock()
-		done(-1, kerr.FencedLeaderEpoch)
-		return
-	case l.refuse != nil:
-		err := l.refuse
-		l.mu.Unlock()
-		done(-1, err)
-		return
-	}
-	b := logstore.Batch(append([]byte(nil), batches...))
-	b.SetBaseOffset(l.end)
-	base := l.end
-	l.data, l.end = append(l.data, b...), b.NextOffset()
-	l.appends++
-	if l.held {
-		l.waiting = append(l.waiting, func() { done(base, nil) })
-		l.mu.Unlock()
-		return
-	}
-	l.mu.Unlock()
-	done(base, nil)
-}
-
-func (l *memoryLog) hold(held bool) {
-	l.mu.Lock()
-	l.held = held
-	waiting := l.waiting
-	l.waiting = nil
-	l.mu.Unlock()
-	for _, done := range waiting {
-		done()
-	}
-}
-
-func (l *memoryLog) Bounds() (int64, int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return 0, l.end
-}
-
-func (l *memoryLog) Committed() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.waiting) > 0 {
-		return 0
-	}
-	return l.end
-}
-
-func (l *memoryLog) Read(offset int64, maxBytes int, _ []byte) ([]byte, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	rest := l.data
-	for {
-		b, after, err := logstore.NextBatch(rest)
-		if err == io.EOF {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if b.LastOffset() >= offset {
-			return rest[:min(len(rest), max(maxBytes, b.Size()))], nil
-		}
-		rest = after
-	}
-}
-
 // bench is a coordinator with its surroundings.
 type bench struct {
 	*Coordinator
 	t       testing.TB
-	log     *memoryLog
+	log     *memlog.Log
 	tree    *zktest.Tree
 	session *zktest.FakeSession
 	lease   bool
@@ -120,7 +34,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB, change func(*Options)) *bench {
-	b := &bench{t: t, log: &memoryLog{}, lease: true, tree: zktest.NewTree(), clock: time.Unix(1_700_000_000, 0)}
+	b := &bench{t: t, log: &memlog.Log{}, lease: true, tree: zktest.NewTree(), clock: time.Unix(1_700_000_000, 0)}
 	b.session = b.tree.NewSession()
 	require.NoError(t, zkcoord.EnsurePaths(b.session))
 	o := Options{
@@ -163,9 +77,7 @@ func (b *bench) pass(d time.Duration) {
 // elect makes this broker the leader of the one partition and waits until it is loaded.
 func (b *bench) elect(epoch cluster.LeaderEpoch) {
 	b.t.Helper()
-	b.log.mu.Lock()
-	b.log.epoch = epoch
-	b.log.mu.Unlock()
+	b.log.SetEpoch(epoch)
 	b.setLeaderEpoch(epoch)
 	b.Elected(0, epoch, b.log)
 	require.Eventually(b.t, func() bool {
