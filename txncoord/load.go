@@ -25,14 +25,14 @@ func (c *Coordinator) load(s *shard) error {
 	if s.Closed() {
 		return nil
 	}
-	ending := l.publish()
+	ids, ending := l.publish()
 	took := time.Since(began)
 	c.o.Metrics.loadSeconds.Observe(took.Seconds())
 	line := c.log.Info()
 	if l.records == 0 { // most partitions of a small cluster
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("transactional_ids", len(l.entries)).Int("ending", ending).
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("transactional_ids", ids).Int("ending", ending).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("transactions loaded")
 	return nil
 }
@@ -80,16 +80,18 @@ func (l *loader) record(r *logstore.Record) error {
 	return nil
 }
 
-// publish opens the shard and goes on with the transactions whose end is decided; it returns how many these are.
-func (l *loader) publish() (ending int) {
+// publish opens the shard and goes on with the transactions whose end is decided; it returns how many ids and
+// how many of these there are. The entries are everybody's then.
+func (l *loader) publish() (ids, ending int) {
 	s := l.s
 	s.mu.Lock()
 	if !s.Open() {
 		s.mu.Unlock()
-		return 0
+		return 0, 0
 	}
 	s.mu.entries = l.entries
-	entries := make([]*entry, 0, len(l.entries))
+	ids = len(l.entries)
+	var entries []*entry
 	for _, e := range l.entries {
 		if e.mu.now.state.ending() {
 			entries = append(entries, e)
@@ -99,5 +101,5 @@ func (l *loader) publish() (ending int) {
 	for _, e := range entries {
 		s.c.markers.begin(e)
 	}
-	return len(entries)
+	return ids, len(entries)
 }
