@@ -236,7 +236,9 @@ func TestTransactionsOverTwoBrokers(t *testing.T) {
 	two := start(t, tree, settings(t, merged(small, map[string]string{"broker.id": "2"})))
 	one.eventually("the second broker is known", func() bool { return one.metadata.load().alive(2) })
 	one.createOn("t", 2, 2, 2)
-	two.eventually("the second broker leads", func() bool { return two.leads("t", 2) })
+	two.eventually("the second broker leads", func() bool {
+		return two.leads("t", 2) && two.metadata.load().partition("t", 1) != nil && two.metadata.load().alive(1)
+	})
 	c := two.client()
 	require.Equal(t, kerr.TransactionAbortable.Code, p.produce(c, 11, "t", 0, "not added").ErrorCode)
 	p.sequence = 0
