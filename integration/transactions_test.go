@@ -169,7 +169,7 @@ func (w *txnWriter) loop(ctx context.Context, t *testing.T) {
 // copyLoop copies what is committed from in to out, values and offsets in one transaction.
 func copyLoop(ctx context.Context, t *testing.T, c *harness.Cluster, id string, copied *atomic.Int64) {
 	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(c.Bootstrap()...), kgo.TransactionalID(id), kgo.DefaultProduceTopic("out"),
-		kgo.ConsumerGroup("copiers"), kgo.ConsumeTopics("in"), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
+		kgo.ConsumerGroup("copiers"), kgo.ConsumeTopics("in"), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10*time.Second), kgo.TransactionTimeout(20*time.Second))
 	if err != nil {
 		t.Error(err)
@@ -341,14 +341,14 @@ func coordinatorOf(t *testing.T, c *harness.Cluster, kind int8, key string) *har
 		if err != nil {
 			return err
 		}
-		for _, k := range resp.Coordinators {
-			if k.ErrorCode == 0 {
-				found = c.Broker(int(k.NodeID))
-				return nil
-			}
-			return kerr.ErrorForCode(k.ErrorCode)
+		code, node := resp.ErrorCode, resp.NodeID
+		if len(resp.Coordinators) > 0 {
+			code, node = resp.Coordinators[0].ErrorCode, resp.Coordinators[0].NodeID
 		}
-		return errors.New("no answer")
+		if code == 0 {
+			found = c.Broker(int(node))
+		}
+		return kerr.ErrorForCode(code)
 	})
 	return found
 }
