@@ -448,7 +448,7 @@ func TestLoadWaitsUntilWhatWasReadIsCommitted(t *testing.T) {
 	b.Commit(r, func() { close(committed) })
 	b.log.SetEpoch(2)
 	b.Elected(0, 2, b.log)
-	time.Sleep(4 * 5*time.Millisecond)
+	time.Sleep(4 * 5 * time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err)
 	b.log.Hold(false)
