@@ -51,6 +51,7 @@ func (b *Broker) handleDescribeClientQuotas(r *wire.Request, req *kmsg.DescribeC
 			r.Respond(resp)
 			return
 		}
+		resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{} // null is for errors
 		for e, settings := range all {
 			if values := quotaValues(settings); len(values) > 0 && filter.matches(e) {
 				resp.Entries = append(resp.Entries, describeQuota(e, values))

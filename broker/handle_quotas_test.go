@@ -88,11 +88,13 @@ func TestQuotasAreStoredAsKafkaStoresThem(t *testing.T) {
 		}
 		resp := ask[*kmsg.DescribeClientQuotasResponse](c, 1, req)
 		require.NoError(t, kerr.ErrorForCode(resp.ErrorCode))
+		require.NotNil(t, resp.Entries, "Java's client cannot read null")
 		for _, e := range resp.Entries {
 			found = append(found, entityText(e.Entity))
 		}
 		return found
 	}
+	require.Empty(t, describe(false, "user", kmsg.QuotasMatchTypeExact, "nobody"))
 	const user, both, all, ip, client = "user=a b\x00", "user=a b\x00client-id=c\x00", "user=<default>\x00client-id=<default>\x00", "ip=10.0.0.1\x00", "client-id=<default>\x00"
 	require.ElementsMatch(t, []string{user, both, all, ip, client}, describe(false))
 	require.ElementsMatch(t, []string{user, both}, describe(false, "user", kmsg.QuotasMatchTypeExact, "a b"))

@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +13,9 @@ import (
 
 	"ottla/config"
 	"ottla/integration/harness"
+	"ottla/internal/freeport"
+	"ottla/internal/testcert"
+	"ottla/internal/testzk"
 	"ottla/security"
 )
 
@@ -77,6 +82,39 @@ func TestZnodesAreProtected(t *testing.T) {
 				t.Errorf("%s tells %s", s.Key, *s.Value)
 			}
 		}
+	}
+}
+
+// TestTLSToZooKeeper has brokers reach the ensemble by TLS alone, and protect their znodes by the name in their certificate.
+func TestTLSToZooKeeper(t *testing.T) {
+	keys := newTLSKeys(t)
+	store := func(name string, subject pkix.Name) string {
+		return testcert.Write(t, keys.dir, name, keys.ca.Issue(t, subject).PKCS12(t, "store-secret"))
+	}
+	trust := testcert.Write(t, keys.dir, "trust.jks", keys.ca.JKS(t, "trust-secret"))
+	secure := freeport.Find(t, 1)[0]
+	e := testzk.StartWith(t, 1, map[string]string{
+		"serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory", "secureClientPort": fmt.Sprint(secure),
+		"authProvider.x509":     "org.apache.zookeeper.server.auth.X509AuthenticationProvider",
+		"ssl.keyStore.location": store("zookeeper.p12", pkix.Name{CommonName: "zookeeper"}), "ssl.keyStore.password": "store-secret", "ssl.keyStore.type": "PKCS12",
+		"ssl.trustStore.location": trust, "ssl.trustStore.password": "trust-secret", "ssl.trustStore.type": "JKS",
+	})
+	c := harness.Start(t, harness.Options{Ensemble: e, Brokers: harness.Same(harness.Ottla, 2), Properties: map[string]string{
+		"zookeeper.connect":                 fmt.Sprintf("127.0.0.1:%d", secure),
+		"zookeeper.ssl.client.enable":       "true",
+		"zookeeper.ssl.keystore.location":   store("brokers.p12", pkix.Name{CommonName: "brokers"}),
+		"zookeeper.ssl.keystore.password":   "store-secret",
+		"zookeeper.ssl.truststore.location": trust,
+		"zookeeper.ssl.truststore.password": "trust-secret",
+		"zookeeper.set.acl":                 "true",
+	}})
+	createTopic(t, c, "guarded", 1, 2, nil)
+	produce(t, franz(t, c), "guarded", []string{"000000 x"})
+	if _, _, err := c.View().Get("/brokers/topics/guarded"); err != nil {
+		t.Errorf("a reader cannot read: %v", err)
+	}
+	if err := c.View().Set("/brokers/topics/guarded", []byte("mine")); !errors.Is(err, zk.ErrNoAuth) {
+		t.Errorf("a stranger writes: %v", err)
 	}
 }
 

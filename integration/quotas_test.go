@@ -86,8 +86,8 @@ func TestClientQuotas(t *testing.T) {
 	}
 
 	var told, others throttled
-	slow := franz(t, c, kgo.ClientID("slow"), kgo.WithHooks(&told), kgo.DefaultProduceTopic("slow"), kgo.ProducerBatchMaxBytes(100_000), kgo.ProducerLinger(0))
-	fast := franz(t, c, kgo.ClientID("fast"), kgo.WithHooks(&others), kgo.DefaultProduceTopic("fast"), kgo.ProducerBatchMaxBytes(100_000), kgo.ProducerLinger(0))
+	slow := franz(t, c, kgo.ClientID("slow"), kgo.WithHooks(&told), kgo.DefaultProduceTopic("slow"), kgo.ProducerBatchMaxBytes(100_000), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	fast := franz(t, c, kgo.ClientID("fast"), kgo.WithHooks(&others), kgo.DefaultProduceTopic("fast"), kgo.ProducerBatchMaxBytes(100_000), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var slowBytes, fastBytes atomic.Int64
@@ -129,21 +129,18 @@ func TestClientQuotas(t *testing.T) {
 	}
 
 	// A consumer's quota, taken away again.
-	alterQuotas(t, c, quotaOf("consumer_byte_rate", 1000, "client-id", "reader"))
+	alterQuotas(t, c, quotaOf("consumer_byte_rate", 1000, "user", "ANONYMOUS"))
 	fetch := func() (records int, throttle int32) {
 		req := kmsg.NewPtrFetchRequest()
-		req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.ReplicaID = 100, 1, 1<<20, -1
+		req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.ReplicaID, req.SessionEpoch = 100, 1, 1<<20, -1, -1
 		topic := kmsg.NewFetchRequestTopic()
 		topic.Topic = "slow"
 		p := kmsg.NewFetchRequestTopicPartition()
 		p.PartitionMaxBytes = 1 << 20
 		topic.Partitions = append(topic.Partitions, p)
 		req.Topics = append(req.Topics, topic)
-		reader := franz(t, c, kgo.ClientID("reader"))
-		resp, err := req.RequestWith(t.Context(), reader)
-		if err != nil {
-			t.Fatal(err)
-		}
+		req.Version = 9
+		resp := harness.Ask[*kmsg.FetchResponse](harness.Dial(t, c.Broker(1).Address), req)
 		for _, topic := range resp.Topics {
 			records += len(topic.Partitions[0].RecordBatches)
 		}
@@ -155,7 +152,7 @@ func TestClientQuotas(t *testing.T) {
 		}
 		return nil
 	})
-	alterQuotas(t, c, quotaOf("consumer_byte_rate", 0, "client-id", "reader"))
+	alterQuotas(t, c, quotaOf("consumer_byte_rate", 0, "user", "ANONYMOUS"))
 	harness.Eventually(t, time.Minute, "the consumer is free", func() error {
 		if n, throttle := fetch(); throttle != 0 || n == 0 {
 			return fmt.Errorf("%d bytes, %d ms", n, throttle)

@@ -4,6 +4,7 @@ package testzk
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -48,6 +49,12 @@ func Start(t testing.TB, servers int) *Ensemble {
 	return StartOn(t, servers, nil)
 }
 
+// StartWith is Start with further lines for the servers' zoo.cfg.
+func StartWith(t testing.TB, servers int, extra map[string]string) *Ensemble {
+	t.Helper()
+	return begin(t, servers, nil, extra)
+}
+
 // Network gives each server a machine of its own, called zookeeper-N.
 type Network interface {
 	Address(machine string) string
@@ -56,6 +63,11 @@ type Network interface {
 
 // StartOn is Start on the machines of a network; nil is the loopback.
 func StartOn(t testing.TB, servers int, network Network) *Ensemble {
+	t.Helper()
+	return begin(t, servers, network, nil)
+}
+
+func begin(t testing.TB, servers int, network Network, extra map[string]string) *Ensemble {
 	t.Helper()
 	install, err := zkserver.Find()
 	if err != nil {
@@ -82,6 +94,7 @@ func StartOn(t testing.TB, servers int, network Network) *Ensemble {
 				MaxSessionMs: 60000, HeapMB: 128, Extra: map[string]string{"forceSync": "no", "extendedTypesEnabled": "true"},
 			},
 		})
+		maps.Copy(e.servers[i].config.Extra, extra)
 	}
 	e.Connect = strings.Join(addresses, ",")
 	t.Cleanup(e.Stop)
