@@ -66,6 +66,9 @@ func (d *logDir) markClean(epoch cluster.BrokerEpoch) error {
 			return err
 		}
 	}
+	if len(d.absent()) > 0 {
+		return nil // a log that could not be opened has not been recovered
+	}
 	if err := WriteCleanMarker(d.fs, d.path, epoch); err != nil {
 		return storageError("write", filepath.Join(d.path, CleanShutdownFile), err)
 	}
