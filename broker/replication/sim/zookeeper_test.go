@@ -63,6 +63,7 @@ type pair struct {
 
 // slot is one broker's session.
 type slot struct {
+	id         int // of the broker; two may fight over one
 	model      *zkSession
 	real       *zkcoord.Client
 	epoch      int                 // as which it was elected
@@ -85,7 +86,8 @@ func (p *pair) open(i int) {
 		TickTime: testzk.TickTime, SyncLimit: testzk.SyncLimit, Logger: zerolog.Nop(),
 	})
 	require.NoError(p.t, err)
-	p.slots[i] = slot{model: p.w.zk.open(p.w.brokers[i]), real: client}
+	id := p.rng.Intn(len(p.slots))
+	p.slots[i] = slot{id: id, model: p.w.zk.open(p.w.brokers[id]), real: client}
 }
 
 func (p *pair) end(i int) {
@@ -110,17 +112,17 @@ func (p *pair) step() string {
 		p.end(i)
 		return "session ended"
 	case k < 3:
-		return p.register(i, s)
+		return p.register(s)
 	case k < 5:
-		return p.elect(i, s)
+		return p.elect(s)
 	default:
 		return p.write(s)
 	}
 }
 
-func (p *pair) register(i int, s *slot) string {
+func (p *pair) register(s *slot) string {
 	_, modelErr := p.w.zk.register(s.model)
-	epoch, err := zkcoord.RegisterBroker(s.real.Session(), cluster.BrokerID(i), zkcoord.Registration{}, 0)
+	epoch, err := zkcoord.RegisterBroker(s.real.Session(), cluster.BrokerID(s.id), zkcoord.Registration{}, 0)
 	var taken *zkcoord.ErrBrokerIDTaken
 	switch {
 	case err == nil:
@@ -140,13 +142,13 @@ func (p *pair) register(i int, s *slot) string {
 	}
 }
 
-func (p *pair) elect(i int, s *slot) string {
+func (p *pair) elect(s *slot) string {
 	won := p.w.zk.active == s.model
 	if !won {
 		_, err := p.w.zk.elect(s.model)
 		won = err == nil
 	}
-	election, err := zkcoord.Elect(s.real.Session(), cluster.BrokerID(i))
+	election, err := zkcoord.Elect(s.real.Session(), cluster.BrokerID(s.id))
 	require.NoError(p.t, err)
 	require.Equal(p.t, won, election.Won)
 	if !won {
