@@ -87,6 +87,7 @@ type Broker struct {
 	admin  *admin // nil without ottla.admin.listener
 	lags   lagReader
 	loops  loops
+	drain  drain
 
 	serving    context.Context // ends when the listeners close: what clients wait for then is of no use any more
 	endServing context.CancelFunc

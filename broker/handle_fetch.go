@@ -87,6 +87,9 @@ func (b *Broker) handleFetch(r *wire.Request, req *kmsg.FetchRequest) kmsg.Respo
 	if r.Version >= 15 {
 		f.epoch = cluster.BrokerEpoch(req.ReplicaState.Epoch)
 	}
+	if f.replica < 0 {
+		b.noteClient(r)
+	}
 	f.max = min(int(req.MaxBytes), config.FetchMaxBytes.Of(b.config.Load()))
 	if f.replica < 0 {
 		f.max = b.quotas.FetchMax(userOf(r.Conn), r.ClientID, f.max)
@@ -479,7 +482,8 @@ func (f *fetch) tell(resp *wire.FetchResponse, it *fetchItem) bool {
 		out.SetDiverging(d.Epoch, d.EndOffset)
 	}
 	if f.r.Version >= 16 && (code == kerr.NotLeaderForPartition.Code || code == kerr.FencedLeaderEpoch.Code) {
-		if h, ok := f.b.leaderHint(it.topic, it.target.partition, f.r.Conn.Listener()); ok {
+		told, epoch := it.read.CurrentLeader, it.read.CurrentEpoch
+		if h, ok := f.b.leaderHint(it.topic, it.target.partition, told, epoch, f.r.Conn.Listener()); ok {
 			out.SetLeader(h.id, h.epoch)
 			resp.AddNode(int32(h.id), h.host, h.port, h.rack)
 		}

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,13 +44,19 @@ type produce struct {
 
 // unverifiedAppend is an append that waits for the transaction's coordinator.
 type unverifiedAppend struct {
-	i     int
-	part  *partition.Partition
-	rp    *kmsg.ProduceRequestTopicPartition
-	guard logstore.Guard
+	i      int
+	part   *partition.Partition
+	rp     *kmsg.ProduceRequestTopicPartition
+	guard  logstore.Guard
+	failed atomic.Bool // acks=0: some partition was refused
+	nodes  struct {
+		sync.Mutex
+		list []hint
+	}
 }
 
 func (b *Broker) handleProduce(r *wire.Request, req *kmsg.ProduceRequest) kmsg.Response {
+	b.noteClient(r)
 	p := &produce{b: b, r: r, acks: req.Acks, resp: wire.NewProduceResponse(r.Version)}
 	n := 0
 	for i := range req.Topics {
@@ -233,10 +240,18 @@ func (p *produce) refuse(out *wire.ProducePartition, res *partition.AppendResult
 		out.RecordErrors = append(out.RecordErrors, wire.RecordError{BatchIndex: int32(e.Index), Message: e.Message})
 	}
 	if p.r.Version >= 10 && out.ErrorCode == kerr.NotLeaderForPartition.Code {
-		if h, ok := p.b.leaderHint(out.Topic, out.Partition, p.r.Conn.Listener()); ok {
+		if h, ok := p.b.leaderHint(out.Topic, out.Partition, res.CurrentLeader, res.CurrentEpoch, p.r.Conn.Listener()); ok {
 			out.SetLeader(h.id, h.epoch)
+			p.addNode(h)
 		}
 	}
+}
+
+// addNode notes where a leader that a refusal names is found; the answer takes it once all partitions have their result.
+func (p *produce) addNode(h hint) {
+	p.nodes.Lock()
+	defer p.nodes.Unlock()
+	p.nodes.list = append(p.nodes.list, h)
 }
 
 func (p *produce) finish() {
@@ -245,7 +260,9 @@ func (p *produce) finish() {
 	}
 	switch {
 	case p.acks != 0:
-		p.addHints()
+		for _, h := range p.nodes.list { // the last partition is done: nobody adds to it any more
+			p.resp.AddNode(int32(h.id), h.host, h.port, h.rack)
+		}
 		p.r.RespondWith(p.resp)
 	case p.failed.Load():
 		p.r.Close(errUnacknowledgedProduce)
@@ -257,19 +274,3 @@ func (p *produce) finish() {
 
 // errUnacknowledgedProduce closes the connection of a client that waits for no answer.
 var errUnacknowledgedProduce = errors.New("a produce with acks=0 was refused")
-
-// addHints tells the end points of the leaders that refusals name, once all partitions have their result.
-func (p *produce) addHints() {
-	if p.r.Version < 10 || !p.failed.Load() {
-		return
-	}
-	for i := range p.resp.Len() {
-		out := p.resp.Partition(i)
-		if out.ErrorCode != kerr.NotLeaderForPartition.Code {
-			continue
-		}
-		if h, ok := p.b.leaderHint(out.Topic, out.Partition, p.r.Conn.Listener()); ok {
-			p.resp.AddNode(int32(h.id), h.host, h.port, h.rack)
-		}
-	}
-}

@@ -25,13 +25,16 @@ func (b *Broker) leaveCluster(ctx context.Context) {
 	case !b.registered.isOpen():
 		b.log.Warn().Msg("this broker is not registered, so it leads nothing that could be moved away")
 	case config.ControlledShutdownEnable.Of(b.config.Load()):
-		b.controlledShutdown(ctx)
+		if b.controlledShutdown(ctx) {
+			b.drain.wait(ctx)
+		}
 	}
 	b.server.StopAccepting()
 }
 
-// controlledShutdown asks the controller to move this broker's leaders, a bounded number of times. Source: KIP-380.
-func (b *Broker) controlledShutdown(ctx context.Context) {
+// controlledShutdown asks the controller to move this broker's leaders, a bounded number of times, and reports whether it has moved
+// any. Source: KIP-380.
+func (b *Broker) controlledShutdown(ctx context.Context) (moved bool) {
 	s := b.config.Load()
 	for try := range config.ControlledShutdownMaxRetries.Of(s) + 1 {
 		if try > 0 {
@@ -41,10 +44,10 @@ func (b *Broker) controlledShutdown(ctx context.Context) {
 		switch {
 		case err == nil && left == 0:
 			b.log.Info().Msg("controlled shutdown: no leader is left here")
-			return
+			return b.othersAlive()
 		case err == nil && !b.othersAlive():
 			b.log.Info().Int("partitions", left).Msg("controlled shutdown: no other broker is there to lead")
-			return
+			return false
 		case err == nil:
 			b.log.Warn().Int("partitions", left).Msg("controlled shutdown: some leaders could not be moved")
 		default:
@@ -52,9 +55,10 @@ func (b *Broker) controlledShutdown(ctx context.Context) {
 		}
 		if !b.zk.Connected() {
 			b.log.Warn().Msg("controlled shutdown: zookeeper has become unreachable, nothing can be moved")
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // othersAlive reports whether any other broker is registered.

@@ -60,19 +60,24 @@ func (b *Broker) servedPartition(topic string, number int32) (*partition.Partiti
 	return b.partitionFor(topic, number)
 }
 
-// leaderHint is what the metadata says of a partition's leader, on the client's listener.
-func (b *Broker) leaderHint(topic string, number int32, listener string) (hint, bool) {
+// leaderHint is the newest that this broker knows of a partition's leader, on the client's listener: what the metadata says, or
+// what the replica here was told, which is news a moment earlier. A client that is told the leader it has left would ask for
+// metadata, and some ask only every few seconds.
+func (b *Broker) leaderHint(topic string, number int32, told cluster.BrokerID, epoch cluster.LeaderEpoch, listener string) (hint, bool) {
 	m := b.metadata.load()
 	p := m.partition(topic, number)
 	if p == nil {
 		return hint{}, false
 	}
-	leader := m.brokers[p.leader]
+	if epoch <= p.leaderEpoch {
+		told, epoch = p.leader, p.leaderEpoch
+	}
+	leader := m.brokers[told]
 	e, ok := leader.Endpoint(listener)
-	if !ok {
+	if !ok || told == b.id { // this broker has just said that it does not lead
 		return hint{}, false
 	}
-	return hint{leader.ID, p.leaderEpoch, e.Host, e.Port, leader.Rack}, true
+	return hint{leader.ID, epoch, e.Host, e.Port, leader.Rack}, true
 }
 
 func (b *Broker) autoCreates() bool { return config.AutoCreateTopicsEnable.Of(b.config.Load()) }
