@@ -37,6 +37,10 @@ type produce struct {
 	resp    *wire.ProduceResponse
 	pending atomic.Int32
 	failed  atomic.Bool // some partition was refused
+	nodes   struct {    // where the leaders are that refusals name
+		sync.Mutex
+		list []hint
+	}
 
 	txn        *txncoord.Producer // whose transaction the records belong to; nil: none
 	unverified []unverifiedAppend // only while the handler runs
@@ -44,15 +48,10 @@ type produce struct {
 
 // unverifiedAppend is an append that waits for the transaction's coordinator.
 type unverifiedAppend struct {
-	i      int
-	part   *partition.Partition
-	rp     *kmsg.ProduceRequestTopicPartition
-	guard  logstore.Guard
-	failed atomic.Bool // acks=0: some partition was refused
-	nodes  struct {
-		sync.Mutex
-		list []hint
-	}
+	i     int
+	part  *partition.Partition
+	rp    *kmsg.ProduceRequestTopicPartition
+	guard logstore.Guard
 }
 
 func (b *Broker) handleProduce(r *wire.Request, req *kmsg.ProduceRequest) kmsg.Response {

@@ -91,6 +91,7 @@ func (b *Broker) startJobs(context.Context) error {
 		{"expire-producers", 0, of(config.ProducerIDExpirationCheckIntervalMs), plain(b.logs.ExpireProducers)},
 		{"read-certificates", 0, every(certificatePeriod), plain(func(time.Time) { b.tls.Poll() })},
 		{"forget-quiet-clients", 0, every(time.Minute), plain(b.quotas.Forget)},
+		{"tell-full-disk", 0, every(time.Second), plain(b.fullDisk.tell)},
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
 	if config.LogCleanerEnable.Of(s) {

@@ -11,6 +11,11 @@ import (
 
 // onTick does what is due.
 func (r *reign) onTick() error {
+	if len(r.m.fullDisks) > 0 { // a member with room may have come back, or a broker gone that lacked it
+		if err := r.onFullDisks(); err != nil {
+			return err
+		}
+	}
 	now := time.Now()
 	if now.Before(r.nextRebalance) {
 		return nil

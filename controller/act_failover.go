@@ -89,6 +89,7 @@ func (r *reign) watchContainers() error {
 	}{
 		{zkcoord.ReassignPartitionsPath, "zkPartitionReassignment", r.onZKReassignment},
 		{zkcoord.PreferredElectionPath, "zkPreferredElection", r.onZKPreferredElection},
+		{zkcoord.FullDisksPath, "fullDisks", r.onFullDisks},
 	}
 	for _, w := range nodes {
 		cancel, err := r.s.WatchData(w.path, func() { r.post(w.name, w.name, w.run) })
@@ -151,6 +152,9 @@ func (r *reign) load() error {
 	for _, b := range brokers {
 		r.m.brokers[b.ID] = &broker{Broker: b}
 		r.watchBroker(b.ID)
+	}
+	if r.m.fullDisks, err = zkcoord.FullDisks(r.s); err != nil {
+		return fmt.Errorf("read %s: %w", zkcoord.FullDisksPath, err)
 	}
 	names, err := zkcoord.TopicNames(r.s)
 	if err != nil {

@@ -16,6 +16,8 @@ type model struct {
 	topics  map[string]*topic
 	names   map[cluster.TopicID]string
 	cancels []func() // of watches that end with the reign
+
+	fullDisks map[cluster.BrokerID]bool // brokers that lack room for what clients write; replaced whole
 }
 
 func newModel(epoch cluster.ControllerEpoch) *model {

@@ -9,7 +9,8 @@ import (
 	"ottla/zkcoord"
 )
 
-// strategy is a way to choose a leader. Candidates are always tried in assignment order; the order of the ISR never matters.
+// strategy is a way to choose a leader. Candidates are always tried in assignment order, those whose disk is full
+// last; the order of the ISR never matters.
 type strategy int
 
 const (
@@ -23,10 +24,12 @@ const (
 	electPreferred
 	// electShutdown: the leader is shutting down. A member of the ISR that is not; the ISR loses all that are.
 	electShutdown
+	// electRoom: the leader's disk is full. A member of the ISR that has room; the ISR stays.
+	electRoom
 )
 
 func (s strategy) String() string {
-	return [...]string{"offline", "unclean", "reassigned", "preferred", "shutdown"}[s]
+	return [...]string{"offline", "unclean", "reassigned", "preferred", "shutdown", "room"}[s]
 }
 
 var (
@@ -70,9 +73,11 @@ func (m *model) decideLeader(p *partition, cur zkcoord.PartitionState, s strateg
 	case electOffline, electUnclean:
 		return m.decideOffline(p, cur, s == electUnclean)
 	case electReassigned:
-		return m.decideAmong(p, cur, p.targets(), p.targets())
+		return m.decideAmong(p, cur, m.withRoomFirst(p.targets()), p.targets())
 	case electPreferred:
-		return m.decideAmong(p, cur, p.ids()[:min(1, len(p.replicas))], p.ids())
+		return m.decideAmong(p, cur, m.withRoom(p.ids()[:min(1, len(p.replicas))]), p.ids())
+	case electRoom:
+		return m.decideAmong(p, cur, m.withRoom(p.ids()), p.ids())
 	default:
 		return m.decideShutdown(p, cur)
 	}
@@ -80,7 +85,7 @@ func (m *model) decideLeader(p *partition, cur zkcoord.PartitionState, s strateg
 
 func (m *model) decideOffline(p *partition, cur zkcoord.PartitionState, unclean bool) (decision, error) {
 	online := m.onlineIDs(p)
-	for _, id := range online {
+	for _, id := range m.withRoomFirst(online) {
 		if slices.Contains(cur.ISR, id) {
 			isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return m.idOnline(p, id) })
 			return decision{state: m.next(cur, id, isr), recipients: online}, nil
@@ -106,8 +111,8 @@ func (m *model) decideAmong(p *partition, cur zkcoord.PartitionState, candidates
 
 func (m *model) decideShutdown(p *partition, cur zkcoord.PartitionState) (decision, error) {
 	isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return !m.shuttingDown(id) })
-	for i := range p.replicas {
-		if id := p.replicas[i].broker; m.online(&p.replicas[i]) && slices.Contains(isr, id) {
+	for _, id := range m.withRoomFirst(m.onlineIDs(p)) {
+		if slices.Contains(isr, id) {
 			return decision{state: m.next(cur, id, isr), recipients: m.reachableIDs(p)}, nil
 		}
 	}
@@ -150,7 +155,7 @@ func (m *model) decideFirst(p *partition) (decision, error) {
 	if len(online) == 0 {
 		return decision{}, errNoCandidate
 	}
-	return decision{state: zkcoord.PartitionState{Leader: online[0], ISR: online, ControllerEpoch: m.epoch}, recipients: online}, nil
+	return decision{state: zkcoord.PartitionState{Leader: m.withRoomFirst(online)[0], ISR: online, ControllerEpoch: m.epoch}, recipients: online}, nil
 }
 
 func (m *model) onlineIDs(p *partition) []cluster.BrokerID {

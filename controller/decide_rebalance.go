@@ -31,7 +31,7 @@ func (m *model) decideRebalance(percent int) []*partition {
 	}
 	var out []*partition
 	for id, g := range groups {
-		if !m.live(id) || len(g.misplaced)*100 <= percent*g.total {
+		if !m.live(id) || m.fullDisks[id] || len(g.misplaced)*100 <= percent*g.total {
 			continue
 		}
 		for _, p := range g.misplaced {

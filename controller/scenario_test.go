@@ -155,6 +155,10 @@ func (s *story) do(f []string) string {
 		err := w.admin.CreateAll(f[1], []byte(strings.Join(f[2:], " ")))
 		require.NoError(w.t, err)
 		return ""
+	case "disk": // disk 1 full, or disk 1 has-room
+		b := w.brokers[brokerArg(f[1])]
+		require.NoError(w.t, zkcoord.TellFullDisk(b.session, b.id, f[2] == "full"))
+		return ""
 	case "logdir": // logdir 1 t-0: the broker loses the directory of a replica
 		b := w.brokers[brokerArg(f[1])]
 		w.mu.Lock()

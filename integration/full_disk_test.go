@@ -185,3 +185,34 @@ func fillDisk(t *testing.T, dir string) {
 		at += size
 	}
 }
+
+// TestLeaderWithAFullDiskHandsOver: where other members of the in-sync set have room, producers hardly notice a full disk.
+func TestLeaderWithAFullDiskHandsOver(t *testing.T) {
+	if harness.Default() != harness.Ottla {
+		t.Skip("Kafka takes the directory offline")
+	}
+	small := smallDisk(t)
+	c := harness.Start(t, harness.Options{
+		Brokers: harness.Same(harness.Ottla, 3),
+		Prepare: func(b *harness.Broker) {
+			if b.ID == 1 {
+				small(b)
+			}
+		},
+		Properties: map[string]string{"ottla.disk.reserve.percent": fmt.Sprint(diskReserveShare), "log.segment.bytes": "1048576", "log.index.size.max.bytes": "65536"},
+	})
+	createTopic(t, c, "big", 1, 3, map[string]string{"min.insync.replicas": "2"})
+	becomeLeader(t, c, c.Broker(1), "big", 1)
+	// Half the disk beyond the reserve, so that its broker can go on following.
+	producer := franz(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	value := []byte(strings.Repeat("ottla", 20_000))
+	for written := 0; written < smallDiskBytes*(100-diskReserveShare/2)/100; written += len(value) {
+		if err := producer.ProduceSync(t.Context(), &kgo.Record{Topic: "big", Value: value}).FirstErr(); err != nil {
+			t.Fatalf("after %d bytes: %v", written, err)
+		}
+	}
+	s, err := c.View().State("big", 0)
+	if err != nil || s.Leader == 1 || len(s.ISR) != 3 {
+		t.Errorf("leader and in-sync set %+v (%v), want another leader than 1, and three members", s, err)
+	}
+}

@@ -187,6 +187,17 @@ func (m *Manager) Logs() []*Log {
 	return logs
 }
 
+// Short reports whether the volume of some log directory has less free space than the reserve.
+func (m *Manager) Short(now time.Time) bool {
+	short := false
+	for _, d := range m.dirs {
+		if d.fault() == nil {
+			short = d.reserve.look(now) || short
+		}
+	}
+	return short
+}
+
 // Dirs describes the log directories.
 func (m *Manager) Dirs() []DirInfo {
 	infos := make([]DirInfo, 0, len(m.dirs))
