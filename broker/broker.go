@@ -88,6 +88,7 @@ type Broker struct {
 	lags     lagReader
 	loops    loops
 	drain    drain
+	suspects suspects
 	fullDisk fullDisk
 
 	serving    context.Context // ends when the listeners close: what clients wait for then is of no use any more

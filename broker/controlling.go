@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"ottla/config"
@@ -40,24 +39,7 @@ const controllerCloseTimeout = 2 * time.Second
 
 // awaitMetadata tells the controller when the effect of a request can be seen by this broker's clients.
 func (b *Broker) awaitMetadata(deadline time.Time, ready func(controller.Metadata) bool, done func(visible bool)) {
-	var finished atomic.Bool
-	finish := func(visible bool) {
-		if finished.CompareAndSwap(false, true) {
-			done(visible)
-		}
-	}
-	timer := time.AfterFunc(time.Until(deadline), func() { finish(false) })
-	b.metadata.wait(func(m *metadata) bool {
-		if finished.Load() {
-			return true // too late: asked no more
-		}
-		if !ready(metadataView{m}) {
-			return false
-		}
-		timer.Stop()
-		finish(true)
-		return true
-	})
+	b.metadata.await(deadline, func(m *metadata) bool { return ready(metadataView{m}) }, done)
 }
 
 // metadataView is the part of a snapshot that the controller looks at.

@@ -16,11 +16,19 @@ import (
 //   - Version 4 lets the client forbid creation (KIP-204); before, creation is allowed.
 //   - Version 5: offline replicas (KIP-112). 7: leader epochs (KIP-320). 8–10: authorised operations (KIP-430).
 //   - Version 10 returns topic ids, 12 looks topics up by id (KIP-516).
+//   - An answer that would name a leader whose connection has just broken waits a moment for the election (awaitElection).
 
 // authorizedOperationsUnset says that the client did not ask. Source: KIP-430.
 const authorizedOperationsUnset = -1 << 31
 
 func (b *Broker) handleMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg.Response {
+	if b.awaitElection(r, req) {
+		return nil
+	}
+	return b.answerMetadata(r, req)
+}
+
+func (b *Broker) answerMetadata(r *wire.Request, req *kmsg.MetadataRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
 	if misnamed(req) {
 		for _, t := range req.Topics {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -115,6 +116,28 @@ func (c *metadataCache) wait(ready func(*metadata) bool) {
 	if ready(c.load()) {
 		c.cancel(w)
 	}
+}
+
+// await calls done once: with true as soon as ready answers true, with false at the deadline.
+func (c *metadataCache) await(deadline time.Time, ready func(*metadata) bool, done func(in bool)) {
+	var finished atomic.Bool
+	finish := func(in bool) {
+		if finished.CompareAndSwap(false, true) {
+			done(in)
+		}
+	}
+	timer := time.AfterFunc(time.Until(deadline), func() { finish(false) })
+	c.wait(func(m *metadata) bool {
+		if finished.Load() {
+			return true // too late: asked no more
+		}
+		if !ready(m) {
+			return false
+		}
+		timer.Stop()
+		finish(true)
+		return true
+	})
 }
 
 func (c *metadataCache) cancel(w *metadataWaiter) {

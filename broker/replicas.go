@@ -44,9 +44,10 @@ func (b *Broker) openPartitions(context.Context) error {
 			}
 			return b.dial(ctx, to)
 		},
-		Settings: b.fetcherSettings,
-		Throttle: followerSide{b.followerThrottle},
-		Logger:   b.log,
+		Settings:  b.fetcherSettings,
+		Throttle:  followerSide{b.followerThrottle},
+		Connected: b.suspects.connected,
+		Logger:    b.log,
 	})
 	b.partitions.SetFetchers(b.fetchers)
 	b.partitions.OnLeadershipChange(func(became, _ []*partition.Partition) { b.leadershipGained(len(became)) })

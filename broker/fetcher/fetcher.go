@@ -306,6 +306,7 @@ func (f *fetcher) connect(ctx context.Context) error {
 		return err
 	}
 	f.conn = conn
+	f.m.options.Connected(f.id.source, nil)
 	return nil
 }
 
@@ -319,6 +320,9 @@ func (f *fetcher) disconnect() {
 // lost is for a connection that broke: everything waits a little, and starts with a new session.
 func (f *fetcher) lost(err error, settings *Settings) {
 	f.disconnect()
+	if f.m.ctx.Err() == nil {
+		f.m.options.Connected(f.id.source, err)
+	}
 	f.restart()
 	d := f.pause.next(settings.Backoff)
 	if f.m.ctx.Err() == nil {

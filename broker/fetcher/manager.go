@@ -73,7 +73,9 @@ type Options struct {
 	// Settings are read at each round. Nil: the defaults.
 	Settings func() Settings
 	Throttle Throttle // may be nil
-	Logger   zerolog.Logger
+	// Connected hears of each connection to a broker that was made (nil) or has broken (why). May be nil.
+	Connected func(source cluster.BrokerID, err error)
+	Logger    zerolog.Logger
 }
 
 // Manager owns the fetchers of a broker. It implements partition.Fetchers.
@@ -103,6 +105,9 @@ var _ partition.Fetchers = (*Manager)(nil)
 func New(o Options) *Manager {
 	if o.Settings == nil {
 		o.Settings = DefaultSettings
+	}
+	if o.Connected == nil {
+		o.Connected = func(cluster.BrokerID, error) {}
 	}
 	m := &Manager{options: o, log: o.Logger.With().Str("component", "fetcher").Logger()}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
