@@ -40,6 +40,9 @@ func (r *reign) failover() error {
 	r.out.updateAll = true
 	r.flush()
 
+	if err := r.dropBounced(); err != nil {
+		return err
+	}
 	if err := r.electLeaderless(); err != nil {
 		return err
 	}
@@ -176,9 +179,38 @@ func (r *reign) load() error {
 	}
 	for tp, got := range states {
 		p := r.m.partition(tp)
-		p.known, p.state, p.version = true, got.State, got.Version
+		p.known, p.state, p.version, p.written = true, got.State, got.Version, got.Zxid
 	}
 	return nil
+}
+
+// dropBounced takes brokers out of ISRs that registered anew while no controller was looking: one that sees a broker go and come
+// does the same. A registration's epoch is the zxid of its making, so it tells whether the state is older.
+func (r *reign) dropBounced() error {
+	bounced := func(p *partition, id cluster.BrokerID) bool {
+		b := r.m.brokers[id]
+		return b != nil && int64(b.Epoch) > p.written
+	}
+	ps := r.m.selectPartitions(func(p *partition) bool {
+		return p.known && !p.topic.doomed() && len(p.state.ISR) > 1 &&
+			slices.ContainsFunc(p.state.ISR, func(id cluster.BrokerID) bool { return bounced(p, id) })
+	})
+	if len(ps) == 0 {
+		return nil
+	}
+	changes, err := r.updateStates(ps, func(p *partition) (decision, error) {
+		return r.m.decideBounced(p, p.state, func(id cluster.BrokerID) bool { return bounced(p, id) })
+	})
+	dropped := 0
+	for i := range changes {
+		if c := &changes[i]; c.written {
+			dropped++
+			r.out.addLeaderAndISR(c.p, c.decision.recipients, false)
+		}
+	}
+	r.log.Warn().Int("partitions", len(ps)).Int("changed", dropped).
+		Msg("members of in-sync sets registered anew while there was no controller; they have to catch up first")
+	return err
 }
 
 func (r *reign) readBrokers() ([]cluster.Broker, error) {

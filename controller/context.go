@@ -63,6 +63,7 @@ type partition struct {
 	known   bool // there is a state znode; false: the partition is new
 	state   zkcoord.PartitionState
 	version cluster.PartitionEpoch // data version of the state znode
+	written int64                  // zxid of its last write, as the reign began
 }
 
 // replica is one replica of a partition.

@@ -141,6 +141,27 @@ func (m *model) decideShrink(p *partition, cur zkcoord.PartitionState, gone func
 	return decision{state: m.next(cur, leader, isr), recipients: recipients}, nil
 }
 
+// decideBounced takes members out of the ISR that registered anew after the state was written: they were put there as what they
+// were before, and may have lost records since. Those that did not, stay; if there is none that could lead, so do all.
+func (m *model) decideBounced(p *partition, cur zkcoord.PartitionState, bounced func(cluster.BrokerID) bool) (decision, error) {
+	if cur.ControllerEpoch > m.epoch {
+		return decision{}, fmt.Errorf("%w: epoch %d", errNewerController, cur.ControllerEpoch)
+	}
+	isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return !bounced(id) })
+	if len(isr) == len(cur.ISR) {
+		return decision{}, errUnchanged
+	}
+	if slices.Contains(isr, cur.Leader) && m.idReachable(p, cur.Leader) {
+		return decision{state: m.next(cur, cur.Leader, isr), recipients: m.reachableIDs(p)}, nil
+	}
+	for _, id := range m.withRoomFirst(m.onlineIDs(p)) {
+		if slices.Contains(isr, id) {
+			return decision{state: m.next(cur, id, isr), recipients: m.reachableIDs(p)}, nil
+		}
+	}
+	return decision{}, errNoCandidate
+}
+
 // decideBump raises the leader epoch, so that the same leader's replicas take a new assignment.
 func (m *model) decideBump(p *partition) (decision, error) {
 	if p.state.ControllerEpoch > m.epoch {

@@ -117,6 +117,13 @@ func (s *story) do(f []string) string {
 		w.start(brokerArg(f[1]), "")
 		time.Sleep(2 * time.Second)
 		return ""
+	case "unseen-bounce": // unseen-bounce 2 1 3: broker 2 is killed and started again between the death of controller 1 and 3's election
+		w.brokers[brokerArg(f[3])].ctrl.queue.put(event{name: "sleep", run: func() { time.Sleep(time.Second) }})
+		w.kill(brokerArg(f[2]))
+		w.kill(brokerArg(f[1]))
+		w.start(brokerArg(f[1]), "")
+		time.Sleep(2 * time.Second)
+		return ""
 	case "expire": // expire 1: its session ends, it registers again
 		w.expire(brokerArg(f[1]))
 		return ""

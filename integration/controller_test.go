@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"ottla/integration/harness"
 )
@@ -159,5 +160,82 @@ func deleteTopic(t testing.TB, c *harness.Cluster, topic string) {
 	resp, err := kadm.NewClient(franz(t, c)).DeleteTopic(ctx, topic)
 	if err := errors.Join(err, resp.Err); err != nil {
 		t.Fatalf("delete topic %s: %v", topic, err)
+	}
+}
+
+// TestControllerFailsOverWithManyPartitions kills a controller that leads a third of all partitions, and measures how long it takes
+// until another is elected and everything is led again; then it has /controller deleted, so that nothing but the failover is to do.
+func TestControllerFailsOverWithManyPartitions(t *testing.T) {
+	topics, each := harness.Pick(4, 50), harness.Pick(25, 100)
+	c := harness.Start(t, harness.Options{
+		Brokers: harness.Same(harness.Default(), 3), ZooKeepers: harness.Pick(1, 3),
+		Prepare: func(b *harness.Broker) { b.Supervised = harness.Default() == harness.Ottla },
+	})
+	var names []string
+	for n := range topics {
+		name := fmt.Sprintf("topic-%03d", n)
+		names = append(names, name)
+		createTopic(t, c, name, each, 3, nil)
+	}
+	admin := kadm.NewClient(franz(t, c, kgo.MetadataMinAge(10*time.Millisecond)))
+	// led waits until nothing is led by a broker, and every partition by some.
+	led := func(dead int32) {
+		t.Helper()
+		harness.Eventually(t, time.Minute, "everything is led", func() error {
+			list, err := admin.ListTopics(t.Context(), names...)
+			if err := errors.Join(err, list.Error()); err != nil {
+				return err
+			}
+			without, count := 0, 0
+			list.EachPartition(func(p kadm.PartitionDetail) {
+				count++
+				if p.Leader < 0 || p.Leader == dead {
+					without++
+				}
+			})
+			if without > 0 || count != topics*each {
+				return fmt.Errorf("%d partitions of %d without a leader", without, count)
+			}
+			return nil
+		})
+	}
+	elected := func(epoch int) (id int) {
+		t.Helper()
+		harness.Eventually(t, time.Minute, "another controller", func() error {
+			now, e, err := c.View().Controller()
+			if err == nil && e <= epoch {
+				err = errors.New("still the old one")
+			}
+			id = now
+			return err
+		})
+		return id
+	}
+	for range harness.Pick(1, 3) {
+		old, epoch := c.WaitController()
+		b := c.Broker(old)
+		b.Kill()
+		c.WaitGone(b)
+		gone := time.Now()
+		now := elected(epoch)
+		took := time.Since(gone)
+		led(int32(old))
+		t.Logf("%d partitions: broker %d elected %v after the registration of %d was gone, everything led after %v", topics*each, now,
+			took.Round(time.Millisecond), old, time.Since(gone).Round(time.Millisecond))
+		c.Restart(b)
+		for _, name := range names {
+			c.WaitLed(name, each, 3)
+		}
+
+		_, epoch = c.WaitController()
+		began := time.Now()
+		if err := c.View().Delete("/controller"); err != nil {
+			t.Fatal(err)
+		}
+		elected(epoch)
+		took = time.Since(began)
+		createTopic(t, c, fmt.Sprint("after-", epoch), 1, 3, nil) // in line behind the failover
+		t.Logf("%d partitions: elected %v after /controller was deleted, a topic created and led after %v", topics*each,
+			took.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 	}
 }

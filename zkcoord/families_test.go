@@ -324,7 +324,9 @@ func TestTopicsAndStates(t *testing.T) {
 	require.NoError(t, s.CreateAll(zkcoord.StatePath(tp), zkcoord.EncodeState(state)))
 	states, err := zkcoord.States(s, []cluster.TopicPartition{tp, {Topic: "a", Partition: 1}})
 	require.NoError(t, err)
-	require.Equal(t, map[cluster.TopicPartition]zkcoord.StateAndVersion{tp: {State: state}}, states)
+	_, stat, err := s.Exists(zkcoord.StatePath(tp))
+	require.NoError(t, err)
+	require.Equal(t, map[cluster.TopicPartition]zkcoord.StateAndVersion{tp: {State: state, Zxid: stat.Mzxid}}, states)
 }
 
 func TestWriteStateComparesAfterALostAnswer(t *testing.T) {

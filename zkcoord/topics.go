@@ -177,6 +177,7 @@ type PartitionState struct {
 type StateAndVersion struct {
 	State   PartitionState
 	Version cluster.PartitionEpoch
+	Zxid    int64 // of the last write
 }
 
 // EncodeState writes version 1. The recovery state is written only while recovering. Source: KIP-704.
@@ -312,7 +313,7 @@ func States(s Session, tps []cluster.TopicPartition) (map[cluster.TopicPartition
 		if err != nil {
 			return err
 		}
-		states[tps[i]] = StateAndVersion{State: st, Version: cluster.PartitionEpoch(r.Stat.Version)}
+		states[tps[i]] = StateAndVersion{State: st, Version: cluster.PartitionEpoch(r.Stat.Version), Zxid: r.Stat.Mzxid}
 		return nil
 	})
 	return states, err
