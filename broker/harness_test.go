@@ -171,7 +171,7 @@ func (h *house) leads(topic string, partitions int32) bool {
 		if err != nil {
 			return false
 		}
-		if _, leads := p.IsLeader(); !leads {
+		if _, leads := p.IsLeader(); !leads || h.metadata.load().partition(topic, n) == nil { // the metadata comes a moment later
 			return false
 		}
 	}
