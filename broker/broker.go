@@ -82,14 +82,15 @@ type Broker struct {
 	markerLinks, verifyLinks *peers
 	verifier                 *verifier
 
-	server   *wire.Server
-	jobs     *scheduler
-	admin    *admin // nil without ottla.admin.listener
-	lags     lagReader
-	loops    loops
-	drain    drain
-	suspects suspects
-	fullDisk fullDisk
+	server    *wire.Server
+	jobs      *scheduler
+	admin     *admin // nil without ottla.admin.listener
+	lags      lagReader
+	loops     loops
+	drain     drain
+	suspects  suspects
+	fullDisk  fullDisk
+	recovered recovered
 
 	serving    context.Context // ends when the listeners close: what clients wait for then is of no use any more
 	endServing context.CancelFunc
@@ -111,7 +112,7 @@ func New(snapshot *config.Snapshot, log zerolog.Logger) *Broker {
 	b.metrics = newMetrics(b.registry)
 	b.config.Store(snapshot)
 	b.brokerEpoch.Store(int64(cluster.NoBrokerEpoch))
-	b.fullDisk.b = b
+	b.fullDisk.b, b.recovered.b = b, b
 	b.fetchSessions = newFetchSessions(func() int { return config.MaxIncrementalFetchSessionCacheSlots.Of(b.config.Load()) })
 	b.producerIDs = &producerIDs{serving: b.serving, allocate: b.allocateFromController, run: b.tasks.run, log: log}
 

@@ -92,6 +92,11 @@ func (b *Broker) startJobs(context.Context) error {
 		{"read-certificates", 0, every(certificatePeriod), plain(func(time.Time) { b.tls.Poll() })},
 		{"forget-quiet-clients", 0, every(time.Minute), plain(b.quotas.Forget)},
 		{"tell-full-disk", 0, every(time.Second), plain(b.fullDisk.tell)},
+		{"forget-recovered", 0, every(time.Second), func(_ context.Context, now time.Time) {
+			if b.registered.isOpen() {
+				b.recovered.forget(now)
+			}
+		}},
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
 	if config.LogCleanerEnable.Of(s) {

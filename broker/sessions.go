@@ -214,6 +214,9 @@ func (s *sessions) registerPatiently(ctx context.Context, session zkcoord.Sessio
 		if err := s.b.awaitOutOfISRs(ctx, session); err != nil {
 			return 0, err
 		}
+		if err := s.b.recovered.tell(session); err != nil {
+			return 0, fmt.Errorf("tell where the logs end: %w", err)
+		}
 	}
 	w := s.patience(r)
 	for {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,7 +49,8 @@ func (b *Broker) awaitOutOfISRs(ctx context.Context, session zkcoord.Session) er
 	}
 }
 
-// heldInISRs lists the partitions whose in-sync set names this broker beside another one that is alive.
+// heldInISRs lists the partitions whose in-sync set names this broker beside another one that is alive and did not itself come back
+// after an unclean stop.
 func (b *Broker) heldInISRs(session zkcoord.Session) ([]cluster.TopicPartition, error) {
 	brokers, err := zkcoord.Brokers(session)
 	if err != nil {
@@ -58,6 +60,30 @@ func (b *Broker) heldInISRs(session zkcoord.Session) ([]cluster.TopicPartition, 
 	for _, other := range brokers {
 		alive[other.ID] = other.ID != b.id
 	}
+	others := slices.Collect(maps.Keys(alive))
+	recovered, err := zkcoord.Recovered(session, others)
+	if err != nil {
+		return nil, err
+	}
+	states, err := b.assignedStates(session)
+	if err != nil {
+		return nil, err
+	}
+	var held []cluster.TopicPartition
+	for tp, st := range states {
+		vouches := func(id cluster.BrokerID) bool {
+			end, unclean := recovered[id][tp] // then it waits to be compared with this one
+			return alive[id] && !(unclean && end.Stands(st.State))
+		}
+		if slices.Contains(st.State.ISR, b.id) && slices.ContainsFunc(st.State.ISR, vouches) {
+			held = append(held, tp)
+		}
+	}
+	return held, nil
+}
+
+// assignedStates reads the states of the partitions that are assigned to this broker.
+func (b *Broker) assignedStates(session zkcoord.Session) (map[cluster.TopicPartition]zkcoord.StateAndVersion, error) {
 	topics, err := zkcoord.Topics(session)
 	if err != nil {
 		return nil, err
@@ -70,17 +96,7 @@ func (b *Broker) heldInISRs(session zkcoord.Session) ([]cluster.TopicPartition, 
 			}
 		}
 	}
-	states, err := zkcoord.States(session, assigned)
-	if err != nil {
-		return nil, err
-	}
-	var held []cluster.TopicPartition
-	for tp, st := range states {
-		if slices.Contains(st.State.ISR, b.id) && slices.ContainsFunc(st.State.ISR, func(id cluster.BrokerID) bool { return alive[id] }) {
-			held = append(held, tp)
-		}
-	}
-	return held, nil
+	return zkcoord.States(session, assigned)
 }
 
 // awaitRegistrationGone waits out the registration that a killed process of this broker has left behind.

@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -47,6 +49,7 @@ func (r *reign) brokersGone(ids []cluster.BrokerID) error {
 		}
 		r.log.Info().Int32("broker", int32(id)).Int64("broker_epoch", int64(r.m.brokers[id].Epoch)).Msg("broker is gone")
 		delete(r.m.brokers, id)
+		delete(r.m.recovering.ends, id)
 	}
 	r.out.updateAll = true
 	return r.replicasOffline(func(p *partition, rep *replica) bool { return slices.Contains(ids, rep.broker) })
@@ -93,6 +96,9 @@ func (r *reign) brokersCome(come []cluster.Broker) error {
 			}
 		}
 	}
+	if err := r.learnRecovered(come); err != nil {
+		return err
+	}
 	for _, b := range come {
 		r.m.brokers[b.ID] = &broker{Broker: b}
 		r.watchBroker(b.ID)
@@ -114,6 +120,20 @@ func (r *reign) brokersCome(come []cluster.Broker) error {
 		return err
 	}
 	return r.resumeDeletionsOn(isNew)
+}
+
+// learnRecovered reads what brokers that have just registered say of their logs.
+func (r *reign) learnRecovered(come []cluster.Broker) error {
+	ids := make([]cluster.BrokerID, len(come))
+	for i, b := range come {
+		ids[i] = b.ID
+	}
+	ends, err := zkcoord.Recovered(r.s, ids)
+	if err = r.tolerateBadNodes(err); err != nil {
+		return fmt.Errorf("read %s: %w", zkcoord.RecoveredPath, err)
+	}
+	maps.Copy(r.m.recovering.ends, ends)
+	return nil
 }
 
 // announceTo tells brokers of all metadata, and of the partitions that they host.

@@ -16,6 +16,9 @@ func (r *reign) onTick() error {
 			return err
 		}
 	}
+	if err := r.retryAwaited(); err != nil {
+		return err
+	}
 	now := time.Now()
 	if now.Before(r.nextRebalance) {
 		return nil
@@ -30,6 +33,22 @@ func (r *reign) onTick() error {
 	}
 	r.log.Info().Int("partitions", len(ps)).Msg("moving leaders back to preferred replicas")
 	_, err := r.elect(ps, electPreferred)
+	return err
+}
+
+// retryAwaited elects leaders for partitions whose members were waited for long enough.
+func (r *reign) retryAwaited() error {
+	var ps []*partition
+	for p := range r.m.recovering.since {
+		switch {
+		case r.m.partition(p.tp()) != p || p.topic.doomed() || r.m.phase(p) != phaseOffline:
+			delete(r.m.recovering.since, p)
+		case time.Since(r.m.recovering.since[p]) >= r.m.recovering.wait:
+			ps = append(ps, p)
+		}
+	}
+	sortPartitions(ps)
+	_, err := r.elect(ps, electOffline)
 	return err
 }
 

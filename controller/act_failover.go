@@ -156,6 +156,9 @@ func (r *reign) load() error {
 		r.m.brokers[b.ID] = &broker{Broker: b}
 		r.watchBroker(b.ID)
 	}
+	if err := r.learnRecovered(brokers); err != nil {
+		return err
+	}
 	if r.m.fullDisks, err = zkcoord.FullDisks(r.s); err != nil {
 		return fmt.Errorf("read %s: %w", zkcoord.FullDisksPath, err)
 	}
@@ -349,6 +352,8 @@ func (r *reign) elect(ps []*partition, s strategy) ([]change, error) {
 	if len(ps) == 0 {
 		return nil, nil
 	}
+	waiting := len(r.m.recovering.since)
+	r.m.recovering.now, r.m.recovering.wait = time.Now(), config.OttlaRecoveryWaitMs.Of(r.config())
 	unclean := map[string]bool{}
 	if s == electOffline {
 		var err error
@@ -374,12 +379,17 @@ func (r *reign) elect(ps []*partition, s strategy) ([]change, error) {
 			continue // the event ended before
 		}
 		elected++
+		r.m.led(c.p)
 		r.out.addLeaderAndISR(c.p, c.decision.recipients, false)
 		if c.decision.unclean {
 			r.c.metrics.uncleanLeaderElections.Inc()
 			r.log.Warn().Str("topic", c.p.topic.name).Int32("partition", c.p.number).Int32("broker", int32(c.p.state.Leader)).
 				Int32("leader_epoch", int32(c.p.state.LeaderEpoch)).Msg("unclean leader elected: records may be lost")
 		}
+	}
+	if more := len(r.m.recovering.since); more > waiting {
+		r.log.Warn().Int("partitions", more).Dur("at_most", r.m.recovering.wait).
+			Msg("whole in-sync sets stopped uncleanly: waiting for all members, to elect the one that lost least")
 	}
 	r.c.metrics.leaderElections.Add(float64(elected))
 	if elected > 0 || s != electOffline {

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"ottla/internal/cluster"
 	"ottla/zkcoord"
@@ -17,7 +18,8 @@ type model struct {
 	names   map[cluster.TopicID]string
 	cancels []func() // of watches that end with the reign
 
-	fullDisks map[cluster.BrokerID]bool // brokers that lack room for what clients write; replaced whole
+	fullDisks  map[cluster.BrokerID]bool // brokers that lack room for what clients write; replaced whole
+	recovering recovering
 }
 
 func newModel(epoch cluster.ControllerEpoch) *model {
@@ -26,6 +28,10 @@ func newModel(epoch cluster.ControllerEpoch) *model {
 		brokers: map[cluster.BrokerID]*broker{},
 		topics:  map[string]*topic{},
 		names:   map[cluster.TopicID]string{},
+		recovering: recovering{
+			ends:  map[cluster.BrokerID]map[cluster.TopicPartition]zkcoord.LogEnd{},
+			since: map[*partition]time.Time{},
+		},
 	}
 }
 
@@ -345,12 +351,13 @@ func (m *model) idReachable(p *partition, id cluster.BrokerID) bool {
 	return r != nil && m.reachable(r)
 }
 
-// phase derives the state of a partition. A leader that is shutting down still leads.
+// phase derives the state of a partition. A leader that is shutting down still leads; one that came back unclean does not, until it
+// is elected again.
 func (m *model) phase(p *partition) phase {
 	switch {
 	case !p.known:
 		return phaseNew
-	case m.idReachable(p, p.state.Leader):
+	case m.idReachable(p, p.state.Leader) && !m.cameBackUnclean(p, p.state, p.state.Leader):
 		return phaseOnline
 	}
 	return phaseOffline

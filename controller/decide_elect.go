@@ -84,10 +84,13 @@ func (m *model) decideLeader(p *partition, cur zkcoord.PartitionState, s strateg
 }
 
 func (m *model) decideOffline(p *partition, cur zkcoord.PartitionState, unclean bool) (decision, error) {
+	if d, ok, err := m.decideRecovered(p, cur, unclean); ok {
+		return d, err
+	}
+	isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return m.idOnline(p, id) && !m.cameBackUnclean(p, cur, id) })
 	online := m.onlineIDs(p)
 	for _, id := range m.withRoomFirst(online) {
-		if slices.Contains(cur.ISR, id) {
-			isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return m.idOnline(p, id) })
+		if slices.Contains(isr, id) {
 			return decision{state: m.next(cur, id, isr), recipients: online}, nil
 		}
 	}
@@ -102,7 +105,7 @@ func (m *model) decideOffline(p *partition, cur zkcoord.PartitionState, unclean 
 // decideAmong elects the first candidate that is online and in the ISR, and keeps the ISR.
 func (m *model) decideAmong(p *partition, cur zkcoord.PartitionState, candidates, recipients []cluster.BrokerID) (decision, error) {
 	for _, id := range candidates {
-		if m.idOnline(p, id) && slices.Contains(cur.ISR, id) {
+		if m.idOnline(p, id) && slices.Contains(cur.ISR, id) && !m.cameBackUnclean(p, cur, id) {
 			return decision{state: m.next(cur, id, cur.ISR), recipients: recipients}, nil
 		}
 	}
@@ -110,7 +113,7 @@ func (m *model) decideAmong(p *partition, cur zkcoord.PartitionState, candidates
 }
 
 func (m *model) decideShutdown(p *partition, cur zkcoord.PartitionState) (decision, error) {
-	isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return !m.shuttingDown(id) })
+	isr := keep(cur.ISR, func(id cluster.BrokerID) bool { return !m.shuttingDown(id) && !m.cameBackUnclean(p, cur, id) })
 	for _, id := range m.withRoomFirst(m.onlineIDs(p)) {
 		if slices.Contains(isr, id) {
 			return decision{state: m.next(cur, id, isr), recipients: m.reachableIDs(p)}, nil
@@ -131,8 +134,11 @@ func (m *model) decideShrink(p *partition, cur zkcoord.PartitionState, gone func
 		isr = cur.ISR
 	}
 	leader := cur.Leader
-	if leader != cluster.NoBroker && gone(leader) {
+	if leader != cluster.NoBroker && (gone(leader) || m.cameBackUnclean(p, cur, leader)) {
 		leader = cluster.NoBroker
+	}
+	if leader == cluster.NoBroker && m.allUnclean(p, cur, isr) {
+		isr = cur.ISR // one that is still to come may have lost less
 	}
 	if leader == cur.Leader && len(isr) == len(cur.ISR) {
 		return decision{}, errUnchanged

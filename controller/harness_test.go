@@ -63,6 +63,7 @@ type fakeBroker struct {
 	live            []int32
 	log             []string
 	refuseStop      bool
+	recovered       map[cluster.TopicPartition]zkcoord.LogEnd // told before the next registration
 }
 
 type fakeReplica struct {
@@ -145,6 +146,10 @@ func (w *world) session() (s zkcoord.Session, end func()) {
 // open registers a broker in a new session.
 func (w *world) open(b *fakeBroker) {
 	s, end := w.session()
+	if b.recovered != nil {
+		require.NoError(w.t, zkcoord.TellRecovered(s, b.id, b.recovered))
+		b.recovered = nil
+	}
 	epoch, err := zkcoord.RegisterBroker(s, b.id, zkcoord.Registration{
 		Endpoints: []cluster.Endpoint{{Listener: "PLAINTEXT", Protocol: "PLAINTEXT", Host: "host", Port: 9000 + int32(b.id)}},
 		Rack:      b.rack, JMXPort: -1,

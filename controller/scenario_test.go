@@ -124,6 +124,16 @@ func (s *story) do(f []string) string {
 		w.start(brokerArg(f[1]), "")
 		time.Sleep(2 * time.Second)
 		return ""
+	case "unclean": // unclean 1 t-0 state=2 epoch=1 end=100: what the broker will say of its log when it starts
+		b := w.brokers[brokerArg(f[1])]
+		if b.recovered == nil {
+			b.recovered = map[cluster.TopicPartition]zkcoord.LogEnd{}
+		}
+		var end zkcoord.LogEnd
+		_, err := fmt.Sscanf(strings.Join(f[3:], " "), "state=%d epoch=%d end=%d", &end.StateEpoch, &end.Epoch, &end.End)
+		require.NoError(w.t, err)
+		b.recovered[tpArg(f[2])] = end
+		return ""
 	case "expire": // expire 1: its session ends, it registers again
 		w.expire(brokerArg(f[1]))
 		return ""
@@ -160,6 +170,10 @@ func (s *story) do(f []string) string {
 		return ""
 	case "znode": // znode /path data: an old tool writes
 		err := w.admin.CreateAll(f[1], []byte(strings.Join(f[2:], " ")))
+		require.NoError(w.t, err)
+		return ""
+	case "znode-set": // znode-set /path data: a znode is overwritten
+		_, err := w.admin.Set(f[1], []byte(strings.Join(f[2:], " ")), zkcoord.AnyVersion)
 		require.NoError(w.t, err)
 		return ""
 	case "disk": // disk 1 full, or disk 1 has-room
