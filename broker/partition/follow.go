@@ -185,6 +185,17 @@ func (p *Partition) TruncateOutOfRange(epoch cluster.LeaderEpoch, offset, leader
 	}
 }
 
+// keepLostLocked saves committed records that are about to be cut. The loss is allowed, so a copy that fails does not hold it up.
+func (p *Partition) keepLostLocked(offset int64) {
+	path, err := p.mu.log.KeepLost(offset)
+	e := p.set.log.Warn()
+	if err != nil {
+		e = p.set.log.Error().Err(err)
+	}
+	e.Stringer("partition", p.id).Int64("offset", offset).Int64("log_end", p.mu.state.LogEnd()).Str("file", path).
+		Msg("committed records are given up after an unclean election; they are kept in a file")
+}
+
 // cutLocked truncates. Committed records are cut only when an unclean election explains it.
 func (p *Partition) cutLocked(cut replication.Cut) error {
 	if cut.Committed && !p.mu.state.ExplainsCommittedCut() && !p.set.uncleanAllowed(p.id.Topic) {
@@ -194,6 +205,9 @@ func (p *Partition) cutLocked(cut replication.Cut) error {
 			Msg("replication stopped, the log is kept: the leader lacks records that are committed here; compare the " +
 				"replicas, then allow the loss with unclean.leader.election.enable=true on the topic")
 		return ErrCommittedCut
+	}
+	if cut.Committed {
+		p.keepLostLocked(cut.Offset)
 	}
 	// Also when no record is cut: an epoch that began here without records must go from the log's history, or the leader would
 	// find the same divergence for ever.

@@ -1,6 +1,9 @@
 package partition
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -42,6 +45,32 @@ func TestL07CommittedRecordsAreNotCut(t *testing.T) {
 	_, err := p.TruncateTo(2, 5, EpochEnd{Epoch: 1, EndOffset: 3}, 0)
 	require.ErrorIs(t, err, ErrCommittedCut)
 	require.Equal(t, int64(5), p.Log().LogEndOffset())
+}
+
+// L7: what an unclean election gives up is kept beside the log.
+func TestL07WhatIsGivenUpIsKept(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.lead(1, []int32{1}, []int32{1, 2})
+	for range 3 {
+		r, _ := produce(t, p, 5, -1)
+		require.NoError(t, r.Err)
+	}
+	slice, err := p.Log().Read(5, 1<<20, 15, true)
+	require.NoError(t, err)
+	want := make([]byte, slice.Len)
+	_, _ = slice.ReadAt(want, 0)
+	slice.Release()
+	require.NoError(t, b.decide(decisionFor{leader: 2, epoch: 2, version: 2, isr: []int32{2}, replicas: []int32{1, 2}, recovery: 1}))
+	_, err = p.TruncateTo(2, 15, EpochEnd{Epoch: 1, EndOffset: 5}, 0)
+	require.NoError(t, err)
+	require.Equal(t, int64(5), p.Log().LogEndOffset())
+	file, err := b.fs.OpenFile(filepath.Join(p.Log().Dir(), fmt.Sprintf("%020d-%020d.lost", 5, 15)), os.O_RDONLY, 0)
+	require.NoError(t, err)
+	defer file.Close()
+	got := make([]byte, len(want)+1)
+	n, _ := file.ReadAt(got, 0)
+	got = got[:n]
+	require.Equal(t, want, got)
 }
 
 // L8: a leader that changes while it answers may send batches of another epoch than the request's.
