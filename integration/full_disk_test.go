@@ -197,9 +197,10 @@ func TestLeaderWithAFullDiskHandsOver(t *testing.T) {
 		Prepare: func(b *harness.Broker) {
 			if b.ID == 1 {
 				small(b)
+				addProperty(t, b, "ottla.disk.reserve.percent", fmt.Sprint(diskReserveShare)) // the others' disk is the machine's
 			}
 		},
-		Properties: map[string]string{"ottla.disk.reserve.percent": fmt.Sprint(diskReserveShare), "log.segment.bytes": "1048576", "log.index.size.max.bytes": "65536"},
+		Properties: map[string]string{"log.segment.bytes": "1048576", "log.index.size.max.bytes": "65536"},
 	})
 	createTopic(t, c, "big", 1, 3, map[string]string{"min.insync.replicas": "2"})
 	becomeLeader(t, c, c.Broker(1), "big", 1)
@@ -214,5 +215,18 @@ func TestLeaderWithAFullDiskHandsOver(t *testing.T) {
 	s, err := c.View().State("big", 0)
 	if err != nil || s.Leader == 1 || len(s.ISR) != 3 {
 		t.Errorf("leader and in-sync set %+v (%v), want another leader than 1, and three members", s, err)
+	}
+}
+
+// addProperty adds a line to a broker's file before it starts.
+func addProperty(t *testing.T, b *harness.Broker, key, value string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(b.Dir, "server.properties"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintf(f, "%s=%s\n", key, value); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -172,7 +172,9 @@ func reassign(t *testing.T, c *harness.Cluster, topic string, partitions int, re
 	})
 	harness.Eventually(t, time.Minute, fmt.Sprintf("%s has moved to %v", topic, replicas), func() error {
 		var set kadm.TopicsSet
-		set.Add(topic)
+		for p := range partitions {
+			set.Add(topic, int32(p)) // an empty list stands for none
+		}
 		list, err := admin.ListPartitionReassignments(t.Context(), set)
 		if err != nil {
 			return err

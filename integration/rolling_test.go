@@ -65,10 +65,6 @@ func startQuietGroup(t *testing.T, c *harness.Cluster, topic string, members int
 	g.mu.seen = map[place]bool{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		done.Wait()
-	})
 	for range members {
 		client := franz(t, c, kgo.ConsumerGroup("quiet"), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 			kgo.AutoCommitInterval(500*time.Millisecond), kgo.AutoCommitCallback(func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
@@ -80,7 +76,7 @@ func startQuietGroup(t *testing.T, c *harness.Cluster, topic string, members int
 			for ctx.Err() == nil {
 				fetches := client.PollFetches(ctx)
 				for _, e := range fetches.Errors() {
-					if !errors.Is(e.Err, context.Canceled) {
+					if !errors.Is(e.Err, context.Canceled) && !errors.Is(e.Err, kgo.ErrClientClosed) {
 						t.Errorf("consume %s/%d: %v", e.Topic, e.Partition, e.Err)
 					}
 				}
@@ -92,6 +88,10 @@ func startQuietGroup(t *testing.T, c *harness.Cluster, topic string, members int
 			}
 		})
 	}
+	t.Cleanup(func() { // before the clients are closed
+		cancel()
+		done.Wait()
+	})
 	return g
 }
 
