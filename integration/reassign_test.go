@@ -33,8 +33,8 @@ func bulk(t *testing.T, c *harness.Cluster, topic string, bytes int) {
 	}
 }
 
-// throttle limits replication of the topic to a rate in bytes a second, on all brokers and both sides.
-func throttle(t *testing.T, c *harness.Cluster, topic string, rate int) {
+// throttleTopic limits replication of the topic to a rate in bytes a second, on all brokers and both sides.
+func throttleTopic(t *testing.T, c *harness.Cluster, topic string, rate int) {
 	t.Helper()
 	admin := kadm.NewClient(franz(t, c))
 	set := func(key, value string) kadm.AlterConfig { return kadm.AlterConfig{Name: key, Value: &value} }
@@ -82,7 +82,7 @@ func TestReplicaIsAddedAtTheThrottlesRate(t *testing.T) {
 	from, to := s.Leader, 3-s.Leader
 	rate, bytes := harness.Pick(1<<20, 4<<20), harness.Pick(15<<20, 100<<20)
 	bulk(t, c, "big", bytes)
-	throttle(t, c, "big", rate/100)
+	throttleTopic(t, c, "big", rate/100)
 	admin := kadm.NewClient(franz(t, c))
 	alter := func(replicas []int32) {
 		t.Helper()
@@ -133,7 +133,7 @@ func TestReplicaIsAddedAtTheThrottlesRate(t *testing.T) {
 		return nil
 	})
 
-	throttle(t, c, "big", rate)
+	throttleTopic(t, c, "big", rate)
 	began := time.Now()
 	alter(both)
 	harness.Eventually(t, 2*time.Minute, "the copy is complete", func() error {
