@@ -31,6 +31,7 @@ func (b *Broker) openLogs(context.Context) error {
 		return err
 	}
 	b.logs = logs
+	b.logs.SetDeleteDelay(config.LogSegmentDeleteDelayMs.Of(s))
 	return nil
 }
 
@@ -100,23 +101,25 @@ func (b *Broker) startJobs(context.Context) error {
 		{"close-idle-files", 0, every(time.Minute), plain(func(time.Time) { b.logs.CloseIdleFiles() })},
 	}
 	if config.LogCleanerEnable.Of(s) {
-		b.cleaner = logstore.NewCleaner(b.cleanerOptions(s))
+		b.cleaner = logstore.NewCleaner(logstore.CleanerOptions{
+			Logs: b.logs.Logs, Settings: b.cleanerSettings, Logger: b.log.With().Str("component", "cleaner").Logger(),
+		})
 		jobs = append(jobs, job{"compaction", 0, of(config.LogCleanerBackoffMs), b.cleaner.Pass})
 	}
 	b.jobs = startJobs(jobs, b.log)
 	return nil
 }
 
-// cleanerOptions gives the whole map of keys to one cleaner: it compacts one log after another.
-func (b *Broker) cleanerOptions(s *config.Snapshot) logstore.CleanerOptions {
-	o := logstore.CleanerOptions{
-		Logs:        b.logs.Logs,
+// cleanerSettings are the cleaner's, as of now.
+func (b *Broker) cleanerSettings() logstore.CleanerSettings {
+	s := b.config.Load()
+	c := logstore.CleanerSettings{
+		Threads:     config.LogCleanerThreads.Of(s),
 		DedupeBytes: config.LogCleanerDedupeBufferSize.Of(s),
 		LoadFactor:  config.LogCleanerIOBufferLoadFactor.Of(s),
-		Logger:      b.log.With().Str("component", "cleaner").Logger(),
 	}
 	if rate := config.LogCleanerIOMaxBytesPerSecond.Of(s); rate < math.MaxFloat64 {
-		o.BytesPerSecond = rate
+		c.BytesPerSecond = rate
 	}
-	return o
+	return c
 }

@@ -127,6 +127,7 @@ func (b *Broker) settingsChanged(session zkcoord.Session, entity string) {
 			b.tls.Poll()
 			b.topicConfigs.brokerChanged()
 			b.partitions.Reconfigure()
+			b.logs.SetDeleteDelay(config.LogSegmentDeleteDelayMs.Of(b.config.Load()))
 			err = b.readConnectionLimits()
 			b.server.LimitsChanged()
 			if config.UncleanLeaderElectionEnable.Of(b.config.Load()) {

@@ -20,7 +20,7 @@ var (
 	LogCleanerMaxCompactionLagMs            = timeKey("log.cleaner.max.compaction.lag.ms", Long, "9223372036854775807", time.Millisecond, atLeast[int64](1), ClusterWide, "The longest that a record may stay uncompacted.")
 	LogCleanerMinCleanableRatio             = doubleKey("log.cleaner.min.cleanable.ratio", "0.5", between[float64](0, 1), ClusterWide, "Share of uncompacted bytes from which a log is compacted.")
 	LogCleanerMinCompactionLagMs            = timeKey("log.cleaner.min.compaction.lag.ms", Long, "0", time.Millisecond, atLeast[int64](0), ClusterWide, "The shortest that a record stays uncompacted.")
-	LogCleanerThreads                       = later(intKey("log.cleaner.threads", "1", atLeast(0), ClusterWide, "How many logs are compacted at once."))
+	LogCleanerThreads                       = intKey("log.cleaner.threads", "1", atLeast(0), ClusterWide, "How many logs are compacted at once.")
 	LogCleanupPolicy                        = listKey("log.cleanup.policy", "delete", eachOf("compact", "delete"), ClusterWide, "What happens to old segments: delete, compact, or both.")
 	LogDir                                  = textKey("log.dir", "/tmp/kafka-logs", anything[string](), ReadOnly, "Directory for the logs.")
 	_                                       = inert(timeKey("log.dir.failure.timeout.ms", Long, "30000", time.Millisecond, atLeast[int64](1), ReadOnly, kraft))

@@ -168,7 +168,7 @@ func TestBrokerIDAndNodeIDStandForEachOther(t *testing.T) {
 
 func TestCheckReportsAllThatDeservesALook(t *testing.T) {
 	r, err := Check(nil, []string{"KAFKA_ZOOKEEPER_CONNECT=z", "KAFKA_NUM_PARTITIONS=0", "KAFKA_LOG_SEGMENT_BYTES=x", "KAFKA_NUM_IO_THREADS=9",
-		"KAFKA_PASSWORD_ENCODER_SECRET=hunter2", "KAFKA_LOG_CLEANER_THREADS=3", "KAFKA_LOG_RETENTION_HOUR=1", "KAFKA_MIN_INSYNC_REPLICAS=2", "KAFKA_DEFAULT_REPLICATION_FACTOR=1"})
+		"KAFKA_PASSWORD_ENCODER_SECRET=hunter2", "KAFKA_LOG_CLEANER_IO_BUFFER_SIZE=600000", "KAFKA_LOG_RETENTION_HOUR=1", "KAFKA_MIN_INSYNC_REPLICAS=2", "KAFKA_DEFAULT_REPLICATION_FACTOR=1"})
 	require.NoError(t, err)
 	keys := func(list []Finding) []string {
 		var out []string
@@ -181,7 +181,7 @@ func TestCheckReportsAllThatDeservesALook(t *testing.T) {
 	require.ElementsMatch(t, []string{"num.partitions", "log.segment.bytes"}, keys(r.Errors))
 	require.Equal(t, r.Error, r.Errors[0].Key+"="+r.Errors[0].Value+" is not allowed: "+r.Errors[0].Note)
 	require.Equal(t, []string{"num.io.threads"}, keys(r.Inert))
-	require.Equal(t, []string{"log.cleaner.threads"}, keys(r.Planned))
+	require.Equal(t, []string{"log.cleaner.io.buffer.size"}, keys(r.Planned))
 	require.Contains(t, keys(r.Changed), "min.insync.replicas")
 	require.NotContains(t, keys(r.Changed), "default.replication.factor", "it is the default")
 	require.Equal(t, []string{"log.retention.hour"}, keys(r.Warnings))

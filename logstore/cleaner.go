@@ -10,19 +10,40 @@ import (
 	"github.com/rs/zerolog"
 
 	"ottla/internal/cluster"
+	"ottla/internal/parallel"
 )
 
-// CleanerOptions are the settings of the log cleaner (log.cleaner.*).
+// CleanerOptions are what a cleaner is made of.
 type CleanerOptions struct {
-	Logs           func() []*Log // all logs; those with cleanup.policy=compact are cleaned
-	DedupeBytes    int64         // log.cleaner.dedupe.buffer.size, the share of one thread; 0: 128 MiB
-	LoadFactor     float64       // log.cleaner.io.buffer.load.factor; 0: 0.9
-	BytesPerSecond float64       // log.cleaner.io.max.bytes.per.second over reads and writes of all threads; 0: unlimited
-	Logger         zerolog.Logger
+	Logs     func() []*Log          // all logs; those with cleanup.policy=compact are cleaned
+	Settings func() CleanerSettings // asked before each cleaning; nil: Kafka's defaults
+	Logger   zerolog.Logger
 }
 
-// Cleaner compacts logs: of each key only the newest record stays. It owns no goroutine: a scheduler calls Pass every
-// log.cleaner.backoff.ms, from log.cleaner.threads goroutines if it likes. It guards itself.
+// CleanerSettings are the settings log.cleaner.*.
+type CleanerSettings struct {
+	Threads        int     // logs that are cleaned at once; 0: none is
+	DedupeBytes    int64   // dedupe.buffer.size, of all threads together
+	LoadFactor     float64 // io.buffer.load.factor
+	BytesPerSecond float64 // io.max.bytes.per.second, over reads and writes of all threads; 0: unlimited
+}
+
+// DefaultCleanerSettings are Kafka's defaults.
+func DefaultCleanerSettings() CleanerSettings {
+	return CleanerSettings{Threads: 1, DedupeBytes: 128 << 20, LoadFactor: 0.9}
+}
+
+// newMap makes the map of keys of one thread.
+func (s CleanerSettings) newMap() *offsetMap {
+	load := s.LoadFactor
+	if load <= 0 || load > 1 {
+		load = 0.9
+	}
+	return newOffsetMap(s.DedupeBytes/int64(max(s.Threads, 1)), load)
+}
+
+// Cleaner compacts logs: of each key only the newest record stays. A scheduler calls Pass every log.cleaner.backoff.ms. It guards
+// itself.
 //
 // One cleaning of a log reads its dirty part into a map from key to last offset, then copies all segments below the end of
 // what the map has seen, without the records that the map supersedes, and swaps the copies in. Appends and reads go on
@@ -48,21 +69,21 @@ type cleanTotals struct {
 
 // NewCleaner returns a cleaner.
 func NewCleaner(o CleanerOptions) *Cleaner {
-	if o.DedupeBytes <= 0 {
-		o.DedupeBytes = 128 << 20
+	if o.Settings == nil {
+		o.Settings = DefaultCleanerSettings
 	}
-	if o.LoadFactor <= 0 || o.LoadFactor > 1 {
-		o.LoadFactor = 0.9
-	}
-	c := &Cleaner{o: o, throttle: throttle{rate: o.BytesPerSecond}}
+	c := &Cleaner{o: o}
 	c.mu.busy, c.mu.parked = map[*Log]bool{}, map[*Log]error{}
 	return c
 }
 
-// Pass cleans until no log is worth it, then applies retention to the compacted logs. It stops early when ctx ends.
+// Pass cleans until no log is worth it, some at a time, then applies retention to the compacted logs. It stops early when ctx ends.
 func (c *Cleaner) Pass(ctx context.Context, now time.Time) {
-	for ctx.Err() == nil && c.CleanOnce(ctx, now) {
-	}
+	threads := c.o.Settings().Threads
+	parallel.For(threads, threads, func(int) {
+		for ctx.Err() == nil && c.CleanOnce(ctx, now) {
+		}
+	})
 	if ctx.Err() == nil {
 		c.retain(now)
 	}
@@ -314,18 +335,24 @@ func (l *Log) isOverdue(p *cleanPlan, now time.Time) (bool, error) {
 
 // throttle spreads bytes over time. It guards itself.
 type throttle struct {
-	rate float64 // bytes a second, 0 unlimited
-
 	mu   sync.Mutex
+	rate float64   // bytes a second, 0 unlimited
 	free time.Time // when the next byte may pass
+}
+
+func (t *throttle) set(rate float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rate = rate
 }
 
 // pass returns when n more bytes may pass.
 func (t *throttle) pass(ctx context.Context, n int) error {
+	t.mu.Lock()
 	if t.rate <= 0 || n == 0 {
+		t.mu.Unlock()
 		return ctx.Err()
 	}
-	t.mu.Lock()
 	now := time.Now()
 	if t.free.Before(now) {
 		t.free = now

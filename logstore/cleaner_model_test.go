@@ -181,8 +181,19 @@ func readOne(t cleanTB, l *logstore.Log, offset, to int64) (logstore.Batch, bool
 	return b, true
 }
 
-func newCleaner(m *logstore.Manager, dedupe int64) *logstore.Cleaner {
-	return logstore.NewCleaner(logstore.CleanerOptions{Logs: m.Logs, DedupeBytes: dedupe, Logger: zerolog.Nop()})
+// dedupe are settings with a map of so many bytes; 0: the default.
+func dedupe(bytes int64) func() logstore.CleanerSettings {
+	return func() logstore.CleanerSettings {
+		s := logstore.DefaultCleanerSettings()
+		if bytes > 0 {
+			s.DedupeBytes = bytes
+		}
+		return s
+	}
+}
+
+func newCleaner(m *logstore.Manager, bytes int64) *logstore.Cleaner {
+	return logstore.NewCleaner(logstore.CleanerOptions{Logs: m.Logs, Settings: dedupe(bytes), Logger: zerolog.Nop()})
 }
 
 func noTombstones(int) bool { return false }
@@ -282,6 +293,34 @@ func TestMaxCompactionLagCleansWhatTheRatioWouldNot(t *testing.T) {
 	c := newCleaner(m, 0)
 	require.False(t, c.CleanOnce(t.Context(), d.now.Add(time.Hour)))
 	require.True(t, c.CleanOnce(t.Context(), d.now.Add(time.Hour+time.Millisecond)))
+}
+
+// TestSettingsOfTheCleanerChangeWhileItRuns: threads clean several logs, none of them nothing; the map is shared among them.
+func TestSettingsOfTheCleanerChangeWhileItRuns(t *testing.T) {
+	m := openCompacted(t, crashfs.New(), compacted())
+	var logs []*logstore.Log
+	for i := range 6 {
+		l, err := m.GetOrCreate(cluster.TopicPartition{Topic: "orders", Partition: int32(i)}, cluster.TopicID{1}, true)
+		require.NoError(t, err)
+		d := newDriver(t, l)
+		for n := range 60 {
+			d.append(0, false, logstore.CodecNone, []int{n % 5}, noTombstones)
+		}
+		l.SetHighWatermark(l.LogEndOffset())
+		logs = append(logs, l)
+	}
+	settings := logstore.DefaultCleanerSettings()
+	settings.Threads = 0
+	c := logstore.NewCleaner(logstore.CleanerOptions{Logs: m.Logs, Settings: func() logstore.CleanerSettings { return settings }, Logger: zerolog.Nop()})
+	c.Pass(t.Context(), time.UnixMilli(cleanStart))
+	require.Zero(t, c.Stats().Runs)
+	settings.Threads = 3
+	c.Pass(t.Context(), time.UnixMilli(cleanStart))
+	require.EqualValues(t, 6, c.Stats().Runs)
+	for _, l := range logs {
+		require.Len(t, readState(t, l, l.LogEndOffset()), 5)
+	}
+	require.NoError(t, m.Close(true))
 }
 
 func TestCorruptBatchParksItsLogOnly(t *testing.T) {

@@ -23,7 +23,9 @@ type cleanRun struct {
 }
 
 func (c *Cleaner) clean(ctx context.Context, plan cleanPlan, now time.Time) (cleanStats, error) {
-	r := &cleanRun{cleanPlan: plan, ctx: ctx, throttle: &c.throttle, now: now, keys: newOffsetMap(c.o.DedupeBytes, c.o.LoadFactor)}
+	settings := c.o.Settings()
+	c.throttle.set(settings.BytesPerSecond)
+	r := &cleanRun{cleanPlan: plan, ctx: ctx, throttle: &c.throttle, now: now, keys: settings.newMap()}
 	if err := r.buildMap(); err != nil {
 		return r.filter.stats, err
 	}

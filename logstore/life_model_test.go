@@ -250,7 +250,7 @@ func playCompaction(t *testing.T, seed uint64) {
 	fsys := crashfs.New()
 	open := func() (*logstore.Manager, *logstore.Log, *logstore.Cleaner) {
 		m := openCompacted(t, fsys, c)
-		return m, openCleanTopic(t, m), logstore.NewCleaner(logstore.CleanerOptions{Logs: m.Logs, DedupeBytes: int64(24 * (8 + rng.IntN(100))), Logger: zerolog.Nop()})
+		return m, openCleanTopic(t, m), logstore.NewCleaner(logstore.CleanerOptions{Logs: m.Logs, Settings: dedupe(int64(24 * (8 + rng.IntN(100)))), Logger: zerolog.Nop()})
 	}
 	m, l, cleaner := open()
 	var all []keyedRecord // by offset
