@@ -89,9 +89,9 @@ func (b *Broker) throttled(r *wire.Request, enc wire.Encoder) time.Duration {
 		return 0
 	}
 	user, now := userOf(r.Conn), time.Now()
-	wait := b.quotas.Take(quota.Request, user, r.ClientID, 100*r.LocalTime().Seconds(), now)
+	wait := b.quotas.TakeTime(user, r.ClientID, 100*r.LocalTime().Seconds(), now)
 	if _, produce := enc.(*wire.ProduceResponse); produce {
-		wait = max(wait, b.quotas.Take(quota.Produce, user, r.ClientID, float64(r.Size), now))
+		wait = max(wait, b.quotas.TakeBytes(user, r.ClientID, r.Size, now))
 	}
 	return wait
 }
@@ -111,7 +111,7 @@ func replicaOf(f *kmsg.FetchRequest) cluster.BrokerID {
 
 // throttleSilent is for produce requests that get no answer: their bytes count, the connection is muted.
 func (b *Broker) throttleSilent(r *wire.Request) {
-	if wait := b.quotas.Take(quota.Produce, userOf(r.Conn), r.ClientID, float64(r.Size), time.Now()); wait > 0 {
+	if wait := b.quotas.TakeBytes(userOf(r.Conn), r.ClientID, r.Size, time.Now()); wait > 0 {
 		r.Throttle(wait)
 	}
 }

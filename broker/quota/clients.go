@@ -22,7 +22,7 @@ type Clients struct {
 	mu struct {
 		sync.Mutex
 		rates   map[meter]*Rate
-		buckets map[cluster.ClientEntity]*bucket
+		buckets map[meter]*bucket
 	}
 }
 
@@ -37,7 +37,7 @@ func NewClients(window, mutations Window) *Clients {
 	c := &Clients{window: window, mutations: mutations}
 	c.limits.Store(&Limits{})
 	c.mu.rates = map[meter]*Rate{}
-	c.mu.buckets = map[cluster.ClientEntity]*bucket{}
+	c.mu.buckets = map[meter]*bucket{}
 	return c
 }
 
@@ -61,47 +61,57 @@ func (c *Clients) Limit(k Kind, user, client string) (most float64, ok bool) {
 	return most, ok
 }
 
-// Take counts an amount against a client's limit and says for how long the client has to be quiet.
-func (c *Clients) Take(k Kind, user, client string, amount float64, now time.Time) time.Duration {
-	whose, most, ok := c.limits.Load().Find(k, user, client)
+// TakeTime counts time of a processor, in percent of a second, and says for how long the client has to be quiet: at most a sample, as
+// Kafka bounds it, since the next request is judged anew.
+func (c *Clients) TakeTime(user, client string, percent float64, now time.Time) time.Duration {
+	whose, most, ok := c.limits.Load().Find(Request, user, client)
 	if !ok {
 		return 0
 	}
-	wait := c.rate(meter{k, whose}).Take(amount, most, now)
-	if k == Request {
-		wait = min(wait, c.window.Span) // as Kafka bounds it: the next request is judged anew
-	}
-	return wait
+	return min(c.rate(meter{Request, whose}).Take(percent, most, now), c.window.Span)
 }
 
-// TakeFetch is Take for bytes that are sent only if that is within the limit; otherwise nothing is counted. What a client whose window
-// is empty fetches is always sent, or a batch larger than its limit could never be read.
+// TakeBytes counts bytes that a client has sent and says for how long it has to be quiet.
+func (c *Clients) TakeBytes(user, client string, bytes int, now time.Time) time.Duration {
+	if !c.limits.Load().any[Produce] {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.bucketLocked(Produce, user, client, now)
+	if b == nil {
+		return 0
+	}
+	b.tokens -= float64(bytes)
+	return b.overdrawn()
+}
+
+// TakeFetch counts bytes that a client shall be sent, unless it has had too many before: those are not sent, and not counted. wait is
+// for how long the client has to be quiet in either case.
 func (c *Clients) TakeFetch(user, client string, bytes int, now time.Time) (wait time.Duration, send bool) {
-	whose, most, ok := c.limits.Load().Find(Fetch, user, client)
-	if !ok {
+	if !c.limits.Load().any[Fetch] {
 		return 0, true
 	}
-	r := c.rate(meter{Fetch, whose})
-	first := r.PerSecond(now) == 0
-	wait = r.Take(float64(bytes), most, now)
-	if wait == 0 || first {
-		return wait, true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.bucketLocked(Fetch, user, client, now)
+	switch {
+	case b == nil:
+		return 0, true
+	case b.tokens < 0:
+		return b.overdrawn(), false
 	}
-	r.Record(-float64(bytes), now)
-	return wait, false
+	b.tokens -= float64(bytes)
+	return b.overdrawn(), true
 }
 
-// FetchMax is how many bytes one fetch may bring: what the limit allows in a whole window.
+// FetchMax is how many bytes one fetch may bring: what the limit allows in a sample, beside the first batch.
 func (c *Clients) FetchMax(user, client string, otherwise int) int {
 	most, ok := c.Limit(Fetch, user, client)
-	if !ok {
+	if !ok || most*c.window.Span.Seconds() >= float64(otherwise) {
 		return otherwise
 	}
-	inWindow := most * float64(c.window.Samples-1) * c.window.Span.Seconds()
-	if inWindow >= float64(otherwise) {
-		return otherwise
-	}
-	return max(1, int(inWindow))
+	return max(1, int(most*c.window.Span.Seconds()))
 }
 
 // TakeConnection counts a new connection and says for how long it has to be kept waiting before it is closed; 0 lets it in. One that is
@@ -143,9 +153,9 @@ func (c *Clients) Forget(now time.Time) {
 			delete(c.mu.rates, m)
 		}
 	}
-	for e, b := range c.mu.buckets {
+	for m, b := range c.mu.buckets {
 		if b.full(now) {
-			delete(c.mu.buckets, e)
+			delete(c.mu.buckets, m)
 		}
 	}
 }
