@@ -28,6 +28,7 @@ func (s *script) play(led func(topic string, partitions int)) {
 	} {
 		scene()
 	}
+	s.sceneTransactions(led)
 }
 
 var text = kmsg.StringPtr

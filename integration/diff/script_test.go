@@ -163,7 +163,7 @@ func (s *script) plain(key string, v any) any {
 			return "PORT"
 		case key == "SessionID" && n > 0:
 			return "SESSION"
-		case key == "LogAppendTime" && n > 0, key == "LastTimestamp" && n > 0:
+		case key == "LogAppendTime" && n > 0, key == "LastTimestamp" && n > 0, key == "StartTimestamp" && n > 0:
 			return "TIME"
 		}
 		return v
@@ -222,7 +222,7 @@ func sortKey(v any) string {
 		return ""
 	}
 	var key strings.Builder
-	for _, k := range []string{"Topic", "TopicID", "Partition", "Name", "NodeID", "ResourceType", "ResourceName", "ProducerID"} {
+	for _, k := range []string{"Topic", "TopicID", "Partition", "Name", "NodeID", "ResourceType", "ResourceName", "TransactionalID", "ProducerID"} {
 		switch field := m[k].(type) {
 		case string:
 			key.WriteString(field)

@@ -155,6 +155,8 @@ var tools = map[string]string{
 	"kafka-consumer-perf-test":   "org.apache.kafka.tools.ConsumerPerformance",
 	"kafka-e2e-latency":          "org.apache.kafka.tools.EndToEndLatency",
 	"kafka-dump-log":             "kafka.tools.DumpLogSegments",
+	"kafka-transactions":         "org.apache.kafka.tools.TransactionsCommand",
+	"transactional-copier":       "org.apache.kafka.tools.TransactionalMessageCopier",
 	"connect-standalone":         "org.apache.kafka.connect.cli.ConnectStandalone",
 	"zookeeper-shell":            "org.apache.zookeeper.ZooKeeperMainWithTlsSupportForKafka",
 }
