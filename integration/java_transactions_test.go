@@ -108,7 +108,9 @@ func TestStreamsExactlyOnce(t *testing.T) {
 	createTopic(t, c, "words", 3, 3, nil)
 	createTopic(t, c, "counts", 3, 3, nil)
 	state := t.TempDir()
-	start := func() *verifiable { return startVerifiable(t, k.Source("members/java/Counts.java", c.BootstrapText(), state)) }
+	start := func() *verifiable {
+		return startVerifiable(t, k.Source("members/java/Counts.java", c.BootstrapText(), state))
+	}
 	app := start()
 	client := franz(t, c)
 	const rounds, words = 40, 10
