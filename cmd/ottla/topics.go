@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -153,6 +154,20 @@ type partitionReport struct {
 	ISR         []int32 `json:"isr"`
 	Start       int64   `json:"start"`
 	End         int64   `json:"end"`
+	Adding      []int32 `json:"adding,omitempty"` // while the partition is reassigned
+	Removing    []int32 `json:"removing,omitempty"`
+}
+
+// move is what a reassignment is doing to the partition, "" when there is none.
+func (p *partitionReport) move() string {
+	var parts []string
+	if len(p.Adding) > 0 {
+		parts = append(parts, "to "+numbers(p.Adding))
+	}
+	if len(p.Removing) > 0 {
+		parts = append(parts, "from "+numbers(p.Removing))
+	}
+	return strings.Join(parts, " ")
 }
 
 func describeTopics(c *cli.Context) error {
@@ -181,6 +196,7 @@ func describeTopics(c *cli.Context) error {
 	for _, t := range topics.Sorted() {
 		reports = append(reports, reportTopic(t, starts, ends, settings))
 	}
+	addMoves(c.Context, adm, reports)
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, reports)
 	}
@@ -193,9 +209,9 @@ func describeTopics(c *cli.Context) error {
 		for _, k := range slices.Sorted(maps.Keys(r.Settings)) {
 			fmt.Fprintf(w, "  %s=%s\n", k, r.Settings[k])
 		}
-		fmt.Fprintln(w, "PARTITION\tLEADER\tEPOCH\tREPLICAS\tIN SYNC\tSTART\tEND")
+		fmt.Fprintln(w, "PARTITION\tLEADER\tEPOCH\tREPLICAS\tIN SYNC\tSTART\tEND\tMOVING")
 		for _, p := range r.Partitions {
-			fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%s\t%d\t%d\n", p.Partition, p.Leader, p.LeaderEpoch, numbers(p.Replicas), numbers(p.ISR), p.Start, p.End)
+			fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.Partition, p.Leader, p.LeaderEpoch, numbers(p.Replicas), numbers(p.ISR), p.Start, p.End, p.move())
 		}
 	}
 	return w.Flush()
@@ -216,9 +232,32 @@ func reportTopic(t kadm.TopicDetail, starts, ends kadm.ListedOffsets, settings k
 	for _, p := range t.Partitions.Sorted() {
 		start, _ := starts.Lookup(t.Topic, p.Partition)
 		end, _ := ends.Lookup(t.Topic, p.Partition)
-		r.Partitions = append(r.Partitions, partitionReport{p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR, start.Offset, end.Offset})
+		r.Partitions = append(r.Partitions, partitionReport{
+			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: p.Replicas, ISR: p.ISR, Start: start.Offset, End: end.Offset,
+		})
 	}
 	return r
+}
+
+// addMoves tells which partitions are being reassigned. Who may not ask does without.
+func addMoves(ctx context.Context, adm *kadm.Client, reports []topicReport) {
+	set := kadm.TopicsSet{}
+	for _, r := range reports {
+		for _, p := range r.Partitions {
+			set.Add(r.Name, p.Partition)
+		}
+	}
+	moves, err := adm.ListPartitionReassignments(ctx, set)
+	if err != nil {
+		return
+	}
+	for _, r := range reports {
+		for i := range r.Partitions {
+			p := &r.Partitions[i]
+			move := moves[r.Name][p.Partition]
+			p.Adding, p.Removing = move.AddingReplicas, move.RemovingReplicas
+		}
+	}
 }
 
 func numbers(list []int32) string {
