@@ -112,10 +112,11 @@ func (h *handover) awaitProgress() {
 		}
 		return records, h.updates(), len(h.seen), commits
 	}
+	enough := harness.Pick(200, 600)
 	r0, k0, s0, c0 := look()
 	harness.Eventually(h.t, time.Minute, "the load goes on", func() error {
 		r, k, s, c := look()
-		if r < r0+500 || k < k0+300 || s < s0+300 || c < c0+200 {
+		if r < r0+enough || k < k0+enough/2 || s < s0+enough/2 || c < c0+int64(enough/2) {
 			return fmt.Errorf("records %d, keys %d, read %d, committed %d since the last look", r-r0, k-k0, s-s0, c-c0)
 		}
 		return nil
