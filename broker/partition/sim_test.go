@@ -162,11 +162,6 @@ func (n *simNode) open() {
 	logs, err := logstore.OpenManager(logstore.ManagerOptions{
 		Dirs: []string{"/data"}, FS: n.fs, BrokerID: cluster.BrokerID(n.id), ClusterID: "test", RecoveryThreads: 1,
 		Defaults: func(string) *logstore.Config { return c }, Logger: zerolog.Nop(),
-		OnDirFailure: func(dir string, cause error) {
-			if set := n.set; set != nil {
-				set.background(func() { set.DirFailed(dir, cause) })
-			}
-		},
 	})
 	if err != nil {
 		n.s.failf("broker %d does not start: %v", n.id, err)
@@ -907,11 +902,18 @@ func (s *simulation) compare() {
 			s.failf("diverged: broker %d has the epochs %v, the leader %v", n.id, mine, epochs)
 		}
 	}
+	s.mu.Lock() // an answer may still come from a flush
+	records := maps.Clone(s.records)
+	for id, rec := range records {
+		was := *rec
+		records[id] = &was
+	}
+	s.mu.Unlock()
 	at := map[uint64]int64{}
 	last := map[int]uint64{}
 	for _, offset := range slices.Sorted(maps.Keys(final)) {
 		id := final[offset]
-		rec := s.records[id]
+		rec := records[id]
 		if before, twice := at[id]; twice {
 			s.failf("duplicated: record %d at %d and %d", id, before, offset)
 		}
@@ -927,7 +929,7 @@ func (s *simulation) compare() {
 			last[rec.writer] = id
 		}
 	}
-	for id, rec := range s.records {
+	for id, rec := range records {
 		if rec.outcome == "acked" && rec.offset >= s.deleted && final[rec.offset] != id {
 			s.failf("lost: record %d was acknowledged at %d; there is %d", id, rec.offset, final[rec.offset])
 		}
