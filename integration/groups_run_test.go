@@ -79,9 +79,9 @@ func (g *groupRun) startAll(n int) {
 
 func (g *groupRun) start(n int) { g.members[n] = startMember(g, n) }
 
-// stage has something happen, and waits until everything that was produced by then was handled, and some more: so every
-// partition has an owner again.
-func (g *groupRun) stage(name string, what func()) {
+// stage has something happen, and waits until the group is stable with so many members, and until everything that was produced by
+// then was handled, and some more: so every partition has an owner again.
+func (g *groupRun) stage(name string, members int, what func()) {
 	g.t.Helper()
 	g.mu.Lock()
 	g.now = name
@@ -90,10 +90,33 @@ func (g *groupRun) stage(name string, what func()) {
 	}
 	g.mu.Unlock()
 	what()
+	g.waitStable(members, name)
 	g.mu.Lock()
 	goal := g.records + 100
 	g.mu.Unlock()
 	g.waitHandled(goal, name)
+}
+
+func (g *groupRun) waitStable(members int, what string) {
+	g.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(g.c.Bootstrap()...))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	harness.Eventually(g.t, 2*time.Minute, "the group is stable after: "+what, func() error {
+		ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
+		defer cancel()
+		described, err := admin.DescribeGroups(ctx, g.group)
+		if err != nil {
+			return err
+		}
+		if d := described[g.group]; d.Err != nil || d.State != "Stable" || len(d.Members) != members {
+			return fmt.Errorf("%s with %d members, want %d; %v", d.State, len(d.Members), members, d.Err)
+		}
+		return nil
+	})
 }
 
 func (g *groupRun) waitHandled(goal int, what string) {

@@ -49,17 +49,17 @@ func runGroup(t *testing.T, storage string, family memberFamily, command memberC
 	createTopic(t, c, "work", groupPartitions, 3, nil)
 	g := startGroup(t, c, "crew", "work", family, command)
 
-	g.stage("start", func() { g.startAll(groupMembers) })
-	g.stage("leave", func() { g.members[0].stop() })
-	g.stage("join", func() { g.start(0) })
-	g.stage("member killed", func() { g.members[1].kill() })
-	g.stage("member back", func() { g.start(1) })
+	g.stage("start", groupMembers, func() { g.startAll(groupMembers) })
+	g.stage("leave", groupMembers-1, func() { g.members[0].stop() })
+	g.stage("join", groupMembers, func() { g.start(0) })
+	g.stage("member killed", groupMembers-1, func() { g.members[1].kill() })
+	g.stage("member back", groupMembers, func() { g.start(1) })
 	b := g.coordinator()
-	g.stage("coordinator killed", b.Kill)
-	g.stage("broker back", func() { c.Restart(b) })
+	g.stage("coordinator killed", groupMembers, b.Kill)
+	g.stage("broker back", groupMembers, func() { c.Restart(b) })
 	if harness.Long() {
 		for _, b := range c.Brokers {
-			g.stage("rolling restart", func() {
+			g.stage("rolling restart", groupMembers, func() {
 				b.Terminate()
 				c.Restart(b)
 				c.WaitLed(g.topic, groupPartitions, 3)
@@ -101,17 +101,17 @@ func TestGroupMovesBetweenKinds(t *testing.T) {
 			}})
 			createTopic(t, c, "work", groupPartitions, 3, nil)
 			g := startGroup(t, c, "crew", "work", family, build.command(t, family))
-			g.stage("start", func() { g.startAll(groupMembers) })
+			g.stage("start", groupMembers, func() { g.startAll(groupMembers) })
 			ours, kafka := c.Broker(1), c.Broker(2)
 			for _, b := range []*harness.Broker{ours, kafka, ours, kafka} {
-				g.stage(fmt.Sprintf("moved to %s", b.Kind), func() {
+				g.stage(fmt.Sprintf("moved to %s", b.Kind), groupMembers, func() {
 					becomeLeader(t, c, b, "__consumer_offsets", 1)
 					if now := g.coordinator(); now != b {
 						t.Errorf("broker %d coordinates, not %d", now.ID, b.ID)
 					}
 				})
 			}
-			g.stage("kafka killed", func() {
+			g.stage("kafka killed", groupMembers, func() {
 				kafka.Kill()
 				harness.Eventually(t, time.Minute, "another coordinator", func() error {
 					if s, err := c.View().State("__consumer_offsets", 0); err != nil || s.Leader == kafka.ID || s.Leader < 0 {
@@ -120,13 +120,13 @@ func TestGroupMovesBetweenKinds(t *testing.T) {
 					return nil
 				})
 			})
-			g.stage("kafka back", func() { c.Restart(kafka); c.WaitLed("__consumer_offsets", 1, 3) })
+			g.stage("kafka back", groupMembers, func() { c.Restart(kafka); c.WaitLed("__consumer_offsets", 1, 3) })
 			for _, b := range []*harness.Broker{ours, c.Broker(3)} {
-				g.stage("ottla killed", func() {
+				g.stage("ottla killed", groupMembers, func() {
 					becomeLeader(t, c, b, "__consumer_offsets", 1)
 					b.Kill()
 				})
-				g.stage("ottla back", func() { c.Restart(b); c.WaitLed("__consumer_offsets", 1, 3) })
+				g.stage("ottla back", groupMembers, func() { c.Restart(b); c.WaitLed("__consumer_offsets", 1, 3) })
 			}
 			g.finish()
 		})
