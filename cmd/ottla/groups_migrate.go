@@ -27,7 +27,8 @@ func migrateOffsetsCommand() *cli.Command {
 The offsets in the topic are read and written through the brokers, those in ZooKeeper directly. So the brokers must run with
 offsets.storage=kafka meanwhile. From ZooKeeper to Kafka: restart the brokers with offsets.storage=kafka and
 dual.commit.enabled=true, copy, then start the consumers. From Kafka to ZooKeeper: run with offsets.storage=kafka and
-dual.commit.enabled=true, copy, then restart the brokers with offsets.storage=zookeeper.
+dual.commit.enabled=true, copy, then restart the brokers with offsets.storage=zookeeper, one after the other, and only then
+without dual.commit.enabled.
 An offset never goes back: where the other side is ahead already, it stays.`,
 		Flags: clientFlags(jsonFlag(),
 			&cli.StringFlag{Name: "from", Usage: "kafka or zookeeper"},
