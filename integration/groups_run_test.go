@@ -99,16 +99,15 @@ func (g *groupRun) stage(name string, members int, what func()) {
 
 func (g *groupRun) waitStable(members int, what string) {
 	g.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(g.c.Bootstrap()...))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
 	harness.Eventually(g.t, 2*time.Minute, "the group is stable after: "+what, func() error {
+		client, err := kgo.NewClient(kgo.SeedBrokers(g.c.Bootstrap()...)) // a new one, which remembers no dead coordinator
+		if err != nil {
+			return err
+		}
+		defer client.Close()
 		ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
 		defer cancel()
-		described, err := admin.DescribeGroups(ctx, g.group)
+		described, err := kadm.NewClient(client).DescribeGroups(ctx, g.group)
 		if err != nil {
 			return err
 		}

@@ -132,3 +132,41 @@ func TestGroupMovesBetweenKinds(t *testing.T) {
 		})
 	}
 }
+
+// TestStorageOfOffsetsMovesUnderARunningGroup takes a cluster from the topic to ZooKeeper, broker by broker, while a group works: no
+// commit is lost on the way, whoever coordinates, and whichever storage counts there.
+func TestStorageOfOffsetsMovesUnderARunningGroup(t *testing.T) {
+	if harness.Default() == harness.Kafka {
+		t.Skip("Kafka 3.9 has no such storage")
+	}
+	if !harness.Long() {
+		t.Skip("nine restarts: make test-long")
+	}
+	c := harness.Start(t, harness.Options{Brokers: harness.Same(harness.Ottla, 3), Properties: map[string]string{
+		"group.initial.rebalance.delay.ms": "500", "offsets.topic.replication.factor": "3",
+	}})
+	createTopic(t, c, "work", groupPartitions, 3, nil)
+	family := memberFamilies[0]
+	g := startGroup(t, c, "crew", "work", family, newMemberBuilds(t).command(t, family))
+	g.stage("start", groupMembers, func() { g.startAll(groupMembers) })
+	commitOffsetsOf(t, c, "sleeper", "work", map[int32]int64{3: 7})
+	roll := func(what, storage string, dual bool) {
+		g.stage(what, groupMembers, func() {
+			for _, b := range c.Brokers {
+				b.Terminate()
+				b.ChangeProperties(map[string]string{"offsets.storage": storage, "dual.commit.enabled": fmt.Sprint(dual)})
+				c.Restart(b)
+				c.WaitLed("__consumer_offsets", 4, 3)
+			}
+		})
+	}
+	roll("both are written", "kafka", true)
+	t.Log(groupsCommand(t, c, "migrate-offsets --from kafka --to zookeeper --execute --connect "+c.Connect))
+	roll("zookeeper counts", "zookeeper", true)
+	roll("zookeeper alone", "zookeeper", false)
+	g.finish()
+	g.compareZooKeeper()
+	if data, _, err := c.View().Get("/consumers/sleeper/offsets/work/3"); string(data) != "7" {
+		t.Errorf("the group that committed nothing meanwhile: %q, %v", data, err)
+	}
+}

@@ -107,9 +107,14 @@ func toolGroups(t *testing.T, c *harness.Cluster) {
 
 func commitOffsets(t testing.TB, c *harness.Cluster, group string, at map[int32]int64) {
 	t.Helper()
+	commitOffsetsOf(t, c, group, "orders", at)
+}
+
+func commitOffsetsOf(t testing.TB, c *harness.Cluster, group, topic string, at map[int32]int64) {
+	t.Helper()
 	offsets := kadm.Offsets{}
 	for p, o := range at {
-		offsets.AddOffset("orders", p, o, -1)
+		offsets.AddOffset(topic, p, o, -1)
 	}
 	admin := kadm.NewClient(franz(t, c))
 	harness.Eventually(t, time.Minute, "offsets of "+group+" are committed", func() error {
