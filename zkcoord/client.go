@@ -92,7 +92,7 @@ func (o *Options) setDefaults() {
 		o.Dial = net.DialTimeout
 	}
 	if o.BootTime == nil {
-		o.BootTime = bootTime
+		o.BootTime = newBootClock().now
 	}
 }
 

@@ -3,8 +3,6 @@ package zkcoord
 import (
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A lease says how long the session lives at least, without asking the ensemble. The ensemble's leader counts a session's silence
@@ -49,13 +47,4 @@ func (l *lease) remaining() time.Duration {
 		return 0
 	}
 	return max(0, time.Duration(end)-l.now())
-}
-
-// bootTime is the time since boot, including sleep.
-func bootTime() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0 // cannot fail on Linux; a clock that stands still at 0 would end no lease, so leases end where now is 0
-	}
-	return time.Duration(ts.Nano())
 }
