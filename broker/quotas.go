@@ -89,7 +89,7 @@ func (b *Broker) throttled(r *wire.Request, enc wire.Encoder) time.Duration {
 		return 0
 	}
 	user, now := userOf(r.Conn), time.Now()
-	wait := b.quotas.TakeTime(user, r.ClientID, 100*r.LocalTime().Seconds(), now)
+	wait := b.quotas.TakeTime(user, r.ClientID, 100*r.LocalTime(now).Seconds(), now)
 	if _, produce := enc.(*wire.ProduceResponse); produce {
 		wait = max(wait, b.quotas.TakeBytes(user, r.ClientID, r.Size, now))
 	}

@@ -304,7 +304,8 @@ func validateRecords(v Validated, b Batch, target Codec, p *ValidateParams) (Val
 	if b.Codec() != CodecNone {
 		*scratch = body
 	}
-	c := recordCheck{p: p, bounds: p.timestampBounds(), maxTimestamp: NoTimestamp, appendTimeBit: b.TimestampType() == LogAppendTime}
+	c := newRecordCheck(p)
+	c.maxTimestamp, c.appendTimeBit = NoTimestamp, b.TimestampType() == LogAppendTime
 	dense, err := c.walk(b, body)
 	if err != nil {
 		return v, err
@@ -323,14 +324,22 @@ func validateRecords(v Validated, b Batch, target Codec, p *ValidateParams) (Val
 }
 
 // recordCheck applies the rules for single records and collects what is wrong.
+//
+// It holds the rules by value: with a pointer to them the compiler would put every append's on the heap.
 type recordCheck struct {
-	p             *ValidateParams
+	partition     cluster.TopicPartition
+	compacted     bool
+	createTime    bool
 	bounds        [2]int64
 	appendTimeBit bool // the producer set the LogAppendTime bit
 	maxTimestamp  int64
 	faults        []RecordError
 	faultCount    int
 	timestamps    bool // one of the faults is a timestamp
+}
+
+func newRecordCheck(p *ValidateParams) recordCheck {
+	return recordCheck{partition: p.Partition, compacted: p.Compacted, createTime: p.TimestampType == CreateTime, bounds: p.timestampBounds()}
 }
 
 // timestampBounds returns the smallest and the largest timestamp that is allowed.
@@ -349,16 +358,15 @@ func (p *ValidateParams) timestampBounds() [2]int64 {
 // walk checks every record. dense: the offset deltas are 0, 1, 2, …
 func (c *recordCheck) walk(b Batch, body []byte) (dense bool, err error) {
 	w := newRecordWalk(b, body)
-	createTime := c.p.TimestampType == CreateTime
 	dense = true
 	for i := int32(0); w.next(); i++ {
 		dense = dense && w.offsetDelta == i
-		if c.p.Compacted && w.keyLen < 0 && !b.IsControl() {
+		if c.compacted && w.keyLen < 0 && !b.IsControl() {
 			c.missingKey(i)
 		}
 		timestamp := w.timestamp()
 		c.maxTimestamp = max(c.maxTimestamp, timestamp)
-		if !createTime {
+		if !c.createTime {
 			continue
 		}
 		if timestamp != NoTimestamp {
@@ -371,13 +379,13 @@ func (c *recordCheck) walk(b Batch, body []byte) (dense bool, err error) {
 		}
 	}
 	if w.err != nil {
-		return dense, refuse(kerr.InvalidRecord, "record batch for %s: %v", c.p.Partition, w.err)
+		return dense, refuse(kerr.InvalidRecord, "record batch for %s: %v", c.partition, w.err)
 	}
 	return dense, c.verdict()
 }
 
 func (c *recordCheck) missingKey(index int32) {
-	c.fault(index, fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s", c.p.Partition))
+	c.fault(index, fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s", c.partition))
 }
 
 func (c *recordCheck) badTimestamp(index int32, timestamp, offset int64) {
@@ -472,7 +480,7 @@ func convertLegacy(whole []byte, p *ValidateParams) (Validated, error) {
 	first, _, _ := NextBatch(whole)
 	v := Validated{LogAppendTime: -1, MaxTimestamp: NoTimestamp}
 	bd := NewBuilder(p.options(first, p.targetCodec(first)))
-	c := recordCheck{p: p, bounds: p.timestampBounds()}
+	c := newRecordCheck(p)
 	i := int32(0)
 	for len(whole) > 0 {
 		var b Batch
@@ -499,10 +507,10 @@ func convertLegacy(whole []byte, p *ValidateParams) (Validated, error) {
 
 // check applies the rules to one record of an old format.
 func (c *recordCheck) check(i int32, r *Record) {
-	if c.p.Compacted && r.Key == nil {
+	if c.compacted && r.Key == nil {
 		c.missingKey(i)
 	}
-	if c.p.TimestampType == CreateTime && r.Timestamp != NoTimestamp && (r.Timestamp < c.bounds[0] || r.Timestamp > c.bounds[1]) {
+	if c.createTime && r.Timestamp != NoTimestamp && (r.Timestamp < c.bounds[0] || r.Timestamp > c.bounds[1]) {
 		c.badTimestamp(i, r.Timestamp, r.Offset)
 	}
 }

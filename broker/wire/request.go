@@ -141,11 +141,11 @@ func (r *Request) Throttle(d time.Duration) { r.mute = max(r.mute, d) }
 func (r *Request) Throttled() time.Duration { return r.mute }
 
 // LocalTime is how long the request has been worked on: until its handler returned, or until now.
-func (r *Request) LocalTime() time.Duration {
+func (r *Request) LocalTime(now time.Time) time.Duration {
 	if handled := time.Duration(r.handled.Load()); handled > 0 {
 		return handled
 	}
-	return time.Since(r.ReceivedAt)
+	return now.Sub(r.ReceivedAt)
 }
 
 // HoldUp makes the requests behind this one wait for its answer though its API is pipelined. It is for the handler, while it runs.

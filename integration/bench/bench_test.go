@@ -126,6 +126,7 @@ func (r *runner) finish(out row, w *workload) {
 	one := result{Rows: []row{out}}
 	_, lines, _ := strings.Cut(one.table(), "---|\n")
 	r.t.Logf("%s\n%s", w.name, lines)
+	r.keep() // what is measured stays, whatever comes
 }
 
 // rounds measures the pairs of a workload, after one that warms up.
@@ -142,13 +143,16 @@ func (r *runner) rounds(out *row, w *workload) {
 				out.add(s.name(), f)
 			}
 		}
-		if w.limits && n > 0 {
-			r.limitRounds(out, w)
+		if w.limits && n > 0 && n <= limitRounds {
+			r.limitRoundOf(out, w)
 		}
 	}
 }
 
-func (r *runner) limitRounds(out *row, w *workload) {
+// limitRounds is how many rounds the floor and null get.
+const limitRounds = 3
+
+func (r *runner) limitRoundOf(out *row, w *workload) {
 	for _, null := range []bool{false, true} {
 		if null && w.kind == consume {
 			continue // what is not written cannot be sent
@@ -171,7 +175,7 @@ func (r *runner) limitRounds(out *row, w *workload) {
 func (r *runner) round(s side, w *workload) (figures, error) {
 	switch w.kind {
 	case produce:
-		if err := touchPages(r.t.TempDir(), int64(w.replicas)*roundBytes/2); err != nil {
+		if err := touchPages(r.t.TempDir(), int64(w.replicas)*touchedBytes); err != nil {
 			return nil, err
 		}
 		return produceRound(s, w, r.span)
@@ -337,7 +341,12 @@ func timed(s *brokers, records int, cmd *exec.Cmd) (figures, error) {
 }
 
 func (r *runner) report() {
+	r.keep()
 	fmt.Print(r.result.table())
+}
+
+// keep writes what has been asked for: with rows of an earlier run in the file, the plot shows these too.
+func (r *runner) keep() {
 	if *jsonFile != "" {
 		if err := r.result.save(*jsonFile); err != nil {
 			r.t.Error(err)

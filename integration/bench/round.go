@@ -16,8 +16,9 @@ type figures map[string]float64
 
 // A round's bounds. More bytes than that would measure the disk's write-back, which starts at a tenth of the memory.
 const (
-	roundBytes = 2_000 * mb
-	settling   = 400 * time.Millisecond // at the head of a round, unmeasured
+	roundBytes   = 2_000 * mb
+	touchedBytes = 500 * mb               // of page cache, before a round, for each replica
+	settling     = 400 * time.Millisecond // at the head of a round, unmeasured
 )
 
 var topics atomic.Int32
