@@ -77,7 +77,7 @@ bench: ## Benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 bench-kafka: setup build ## Measure beside Kafka 3.9, on a quiet machine, half an hour: BENCH_PAIRS (5), BENCH_SECONDS (5), BENCH_WORKLOADS, BENCH_JSON, BENCH_PLOT
-	OTTLA_BIN=$(abspath $(BIN)) OTTLA_BENCH=1 BENCH_PAIRS=$(BENCH_PAIRS) BENCH_SECONDS=$(BENCH_SECONDS) BENCH_WORKLOADS=$(BENCH_WORKLOADS) \
+	OTTLA_BIN=$(abspath $(BIN)) OTTLA_BENCH=1 BENCH_PAIRS=$(BENCH_PAIRS) BENCH_SECONDS=$(BENCH_SECONDS) BENCH_WORKLOADS=$(BENCH_WORKLOADS) BENCH_WARM=$(BENCH_WARM) \
 		BENCH_JSON=$(abspath $(BENCH_JSON)) BENCH_PLOT=$(abspath $(BENCH_PLOT)) \
 		$(GO) test -count=1 -v -timeout 3h -run TestBesideKafka ./integration/bench
 

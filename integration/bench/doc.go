@@ -7,7 +7,8 @@
 // client: a floor, servers that read, check the CRC-32C, write and answer, and nothing else; and null, which does not even write.
 //
 // What a round is: a fresh topic, its load for a moment unmeasured, then the measured time or roundBytes, whichever ends first.
-// The first pair of each workload warms both sides up and is dropped. Within each pair the two take turns in going first. CPU is
+// Before the first workload both sides are loaded for BENCH_WARM seconds of each kind, and the first pair of each workload is
+// dropped: a young JVM is many times slower than a warm one. Within each pair the two take turns in going first. CPU is
 // what the kernel has charged to the brokers' processes, per payload byte acknowledged or fetched; GB is 10^9 bytes.
 //
 // Requests carry one batch for one partition. Each connection speaks to one partition and keeps inFlight bytes in flight.
