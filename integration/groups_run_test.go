@@ -282,7 +282,7 @@ func (g *groupRun) coordinator() *harness.Broker {
 	return g.c.Broker(int(resp.NodeID))
 }
 
-// lastGeneration reads the group's last record in __consumer_offsets: each rebalance began a generation.
+// lastGeneration reads the group's records in __consumer_offsets: each rebalance began a generation, and none comes back.
 func lastGeneration(t *testing.T, c *harness.Cluster, group string) (generation int32) {
 	t.Helper()
 	_, ends := endOffsets(t, c, "__consumer_offsets")
@@ -301,6 +301,9 @@ func lastGeneration(t *testing.T, c *harness.Cluster, group string) (generation 
 			var key kmsg.GroupMetadataKey
 			var value kmsg.GroupMetadataValue
 			if len(r.Key) > 1 && r.Key[1] == 2 && r.Value != nil && key.ReadFrom(r.Key) == nil && key.Group == group && value.ReadFrom(r.Value) == nil {
+				if value.Generation < generation {
+					t.Errorf("group %s: generation %d follows %d", group, value.Generation, generation)
+				}
 				generation = value.Generation
 			}
 			if r.Offset+1 >= left[r.Partition] {

@@ -106,9 +106,12 @@ func TestGroupMovesBetweenKinds(t *testing.T) {
 			for _, b := range []*harness.Broker{ours, kafka, ours, kafka} {
 				g.stage(fmt.Sprintf("moved to %s", b.Kind), groupMembers, func() {
 					becomeLeader(t, c, b, "__consumer_offsets", 1)
-					if now := g.coordinator(); now != b {
-						t.Errorf("broker %d coordinates, not %d", now.ID, b.ID)
-					}
+					harness.Eventually(t, time.Minute, "everybody knows the coordinator", func() error {
+						if now := g.coordinator(); now != b {
+							return fmt.Errorf("broker %d coordinates, not %d", now.ID, b.ID)
+						}
+						return nil
+					})
 				})
 			}
 			g.stage("kafka killed", groupMembers, func() {
