@@ -97,6 +97,9 @@ func assign(t *testing.T, admin *kadm.Client, moves kadm.AlterPartitionAssignmen
 // S19: a topic is deleted and created again under its name while a broker with a replica is away. As in Kafka the deletion waits for
 // that broker; when it is back it must serve nothing of the old topic, and the deletion must not reach the new one.
 func TestS19TopicCreatedAgain(t *testing.T) {
+	if !harness.Long() {
+		t.Skip("long form only (OTTLA_LONG=1)")
+	}
 	c := harness.Start(t, harness.Options{Brokers: harness.Same(harness.Default(), 3), Properties: map[string]string{"zookeeper.session.timeout.ms": "4000"}})
 	admin := kadm.NewClient(franz(t, c))
 	createTopic(t, c, "again", 2, 3, nil)

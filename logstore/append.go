@@ -117,11 +117,14 @@ func (l *Log) appendValidated(v *Validated, p *AppendParams, c *Config) (AppendI
 	before := l.view.Load()
 	set := appendSet{bytes: v.Batches, first: before.logEnd, maxTimestamp: v.MaxTimestamp, now: p.Now, origin: p.Origin}
 	set.last = v.Assign(set.first, p.Epoch)
-	if err := l.mu.producers.PrepareGuarded(&l.mu.update, set.bytes, p.Origin, p.Guard); err != nil {
-		return AppendInfo{}, err
+	err := l.mu.producers.PrepareGuarded(&l.mu.update, set.bytes, p.Origin, p.Guard)
+	d, duplicate := l.mu.update.Duplicate, l.mu.update.IsDuplicate
+	if err != nil {
+		if d, duplicate = l.recallLocked(err, set.bytes); !duplicate {
+			return AppendInfo{}, err
+		}
 	}
-	if l.mu.update.IsDuplicate {
-		d := l.mu.update.Duplicate
+	if duplicate {
 		return AppendInfo{
 			FirstOffset: d.FirstOffset, LastOffset: d.LastOffset, Duplicate: true,
 			LogAppendTime: duplicateAppendTime(c, d), MaxTimestamp: d.Timestamp, LogStartOffset: before.logStart,

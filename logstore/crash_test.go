@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"ottla/internal/cluster"
 	"ottla/logstore"
@@ -346,5 +347,43 @@ func TestTruncationWaitsForRoom(t *testing.T) {
 	fsys.SetSpace(logstore.Space{Total: 1 << 30, Free: 1 << 29})
 	require.NoError(t, l.TruncateTo(3))
 	require.Equal(t, int64(3), l.LogEndOffset())
+	require.NoError(t, m.Close(true))
+}
+
+// Five batches are under way when the broker is restarted. Whoever repeats them all hears where each of them is.
+func TestRepeatedBatchesAreKnownAfterARestart(t *testing.T) {
+	fsys := crashfs.New()
+	batch := func(sequence int32) []byte {
+		o := logstore.PlainBatch()
+		o.ProducerID, o.ProducerEpoch, o.BaseSequence = 7, 0, sequence
+		bd := logstore.NewBuilder(o)
+		require.NoError(t, bd.AppendNext(time.Now().UnixMilli(), nil, []byte("value")))
+		b, err := bd.Finish()
+		require.NoError(t, err)
+		return bytes.Clone(b)
+	}
+	appendOne := func(l *logstore.Log, sequence int32) (logstore.AppendInfo, error) {
+		return l.AppendAsLeader(logstore.AppendParams{Records: batch(sequence), Epoch: 1, ProduceVersion: 9, Now: time.Now()})
+	}
+	m := openManager(t, fsys, tiny())
+	l := openTopic(t, m)
+	for sequence := range int32(8) {
+		_, err := appendOne(l, sequence)
+		require.NoError(t, err)
+	}
+	require.NoError(t, m.Close(true))
+	m = openManager(t, fsys, tiny())
+	l, _ = m.Get(topic0)
+	for sequence := int32(3); sequence < 8; sequence++ {
+		info, err := appendOne(l, sequence)
+		require.NoError(t, err, "sequence %d", sequence)
+		require.True(t, info.Duplicate)
+		require.Equal(t, int64(sequence), info.FirstOffset)
+	}
+	info, err := appendOne(l, 8)
+	require.NoError(t, err)
+	require.Equal(t, int64(8), info.FirstOffset)
+	_, err = appendOne(l, 100)
+	require.ErrorIs(t, err, kerr.OutOfOrderSequenceNumber, "what was never written is refused")
 	require.NoError(t, m.Close(true))
 }
