@@ -62,7 +62,7 @@ func TestWritesGoOnWhenALeaderIsKilled(t *testing.T) {
 		before  time.Duration // the client asked for metadata at least so long ago
 		options []kgo.Opt
 	}{
-		{"reaped by its parent", (*harness.Broker).Kill, harness.Pick(0, 6*time.Second), nil},
+		{"reaped by its parent", (*harness.Broker).Kill, harness.Pick(0, 11*time.Second), nil},
 		{"killed with its parent", (*harness.Broker).KillWithParent, 0, []kgo.Opt{kgo.MetadataMinAge(250 * time.Millisecond)}},
 	} {
 		if kind.options != nil && harness.Default() != harness.Ottla {
