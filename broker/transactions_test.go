@@ -314,3 +314,94 @@ func TestTransactionsAreDescribed(t *testing.T) {
 	require.Equal(t, kerr.TransactionAbortable.Code, verified[0].ErrorCode)
 	require.Zero(t, verified[1].ErrorCode)
 }
+
+func TestTransactionsNeedPermission(t *testing.T) {
+	h := start(t, zktest.NewTree(), settings(t, merged(small, map[string]string{
+		"authorizer.class.name": "kafka.security.authorizer.AclAuthorizer", "allow.everyone.if.no.acl.found": "true", "super.users": "User:root",
+	})))
+	h.create("t", 1)
+	h.create("secret", 1)
+	p := h.producer("id", 60_000)
+	hidden := h.producer("hidden", 60_000)
+	deny := kmsg.NewPtrCreateACLsRequest()
+	for _, d := range []struct {
+		kind kmsg.ACLResourceType
+		name string
+		op   kmsg.ACLOperation
+	}{
+		{kmsg.ACLResourceTypeTransactionalId, "forbidden", kmsg.ACLOperationWrite}, {kmsg.ACLResourceTypeTransactionalId, "hidden", kmsg.ACLOperationDescribe},
+		{kmsg.ACLResourceTypeTopic, "secret", kmsg.ACLOperationWrite}, {kmsg.ACLResourceTypeGroup, "g", kmsg.ACLOperationRead},
+		{kmsg.ACLResourceTypeCluster, "kafka-cluster", kmsg.ACLOperationClusterAction}, {kmsg.ACLResourceTypeCluster, "kafka-cluster", kmsg.ACLOperationAlter},
+	} {
+		c := kmsg.NewCreateACLsRequestCreation()
+		c.ResourceType, c.ResourceName, c.Operation, c.PermissionType = d.kind, d.name, d.op, kmsg.ACLPermissionTypeDeny
+		c.ResourcePatternType, c.Principal, c.Host = kmsg.ACLResourcePatternTypeLiteral, "User:ANONYMOUS", "*"
+		deny.Creations = append(deny.Creations, c)
+	}
+	for _, result := range ask[*kmsg.CreateACLsResponse](h.client(), 3, deny).Results {
+		require.Zero(t, result.ErrorCode)
+	}
+	forbidden := *p
+	forbidden.id = "forbidden"
+	c := h.client()
+	h.eventually("the ACLs count", func() bool { return forbidden.end(true) == kerr.TransactionalIDAuthorizationFailed })
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.TransactionalID, init.TransactionTimeoutMillis = &forbidden.id, 1000
+	require.Equal(t, kerr.TransactionalIDAuthorizationFailed.Code, ask[*kmsg.InitProducerIDResponse](c, 4, init).ErrorCode)
+	require.Equal(t, kerr.TransactionalIDAuthorizationFailed, forbidden.add("t", 0))
+	require.Equal(t, kerr.TransactionalIDAuthorizationFailed.Code, forbidden.produce(c, 9, "t", 0, "v").ErrorCode)
+	h.eventually("a topic's ACLs count", func() bool { return p.add("secret", 0) == kerr.TopicAuthorizationFailed })
+	offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
+	offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = p.id, p.producer, p.epoch, "g"
+	h.eventually("a group's ACLs count", func() bool {
+		return ask[*kmsg.AddOffsetsToTxnResponse](p.coordinator, 3, offsets).ErrorCode == kerr.GroupAuthorizationFailed.Code
+	})
+	find := kmsg.NewPtrFindCoordinatorRequest()
+	find.CoordinatorType, find.CoordinatorKeys = coordinatorTransaction, []string{"hidden"}
+	require.Equal(t, kerr.TransactionalIDAuthorizationFailed.Code, ask[*kmsg.FindCoordinatorResponse](c, 4, find).Coordinators[0].ErrorCode)
+	d := kmsg.NewPtrDescribeTransactionsRequest()
+	d.TransactionalIDs = []string{"hidden"}
+	require.Equal(t, kerr.TransactionalIDAuthorizationFailed.Code, ask[*kmsg.DescribeTransactionsResponse](hidden.coordinator, 0, d).TransactionStates[0].ErrorCode)
+	list := kmsg.NewPtrListTransactionsRequest()
+	list.DurationFilterMillis = -1
+	for _, l := range ask[*kmsg.ListTransactionsResponse](c, 1, list).TransactionStates {
+		require.NotEqual(t, "hidden", l.TransactionalID)
+	}
+	h.eventually("the cluster's ACLs count", func() bool {
+		v := kmsg.NewPtrAddPartitionsToTxnRequest()
+		return ask[*kmsg.AddPartitionsToTxnResponse](c, 4, v).ErrorCode == kerr.ClusterAuthorizationFailed.Code
+	})
+	marker := kmsg.NewPtrWriteTxnMarkersRequest()
+	m := kmsg.NewWriteTxnMarkersRequestMarker()
+	m.Topics = append(m.Topics, kmsg.WriteTxnMarkersRequestMarkerTopic{Topic: "t", Partitions: []int32{0}})
+	marker.Markers = append(marker.Markers, m)
+	require.Equal(t, kerr.ClusterAuthorizationFailed.Code, ask[*kmsg.WriteTxnMarkersResponse](c, 1, marker).Markers[0].Topics[0].Partitions[0].ErrorCode)
+}
+
+// TestTransactionsOutliveARestart: what was open is open, and runs out of time; what was decided is decided.
+func TestTransactionsOutliveARestart(t *testing.T) {
+	tree, s := zktest.NewTree(), settings(t, small)
+	h := start(t, tree, s)
+	h.create("t", 1)
+	committed, open := h.producer("committed", 60_000), h.producer("open", 3_000)
+	c := h.client()
+	require.NoError(t, committed.add("t", 0))
+	require.Zero(t, committed.produce(c, 9, "t", 0, "committed").ErrorCode)
+	require.NoError(t, open.add("t", 0))
+	require.Zero(t, open.produce(c, 9, "t", 0, "open").ErrorCode)
+	require.NoError(t, committed.end(true))
+	h.stopped()
+	h = start(t, tree, s)
+	h.eventually("the partition is led", func() bool { return h.leads("t", 1) && h.metadata.load().partition("t", 0) != nil })
+	c = h.client()
+	values, stable, _ := c.committed("t", 0)
+	require.Equal(t, []string{"committed"}, values)
+	require.EqualValues(t, 1, stable, "the open one begins there")
+	h.eventually("the open one is aborted", func() bool {
+		_, stable, high := c.committed("t", 0)
+		return stable == high
+	})
+	values, _, _ = c.committed("t", 0)
+	require.Equal(t, []string{"committed"}, values)
+	require.Equal(t, committed.producer, h.producer("committed", 60_000).producer)
+}
