@@ -100,7 +100,7 @@ func (b *Broker) mayTransact(r *wire.Request, req *kmsg.ProduceRequest) (*txncoo
 			p := txncoord.Producer{ID: batch.ProducerID(), Epoch: batch.ProducerEpoch()}
 			switch {
 			case txn != nil && *txn != p:
-				return nil, kerr.InvalidProducerIDMapping
+				return nil, withMessage(kerr.InvalidProducerIDMapping, "Transactional records contained more than one producer ID")
 			case txn == nil && (req.TransactionID == nil || !b.allowed(r, opWrite, transactionalResource(*req.TransactionID))):
 				return nil, kerr.TransactionalIDAuthorizationFailed
 			}
@@ -124,8 +124,11 @@ func (p *produce) verify(req *kmsg.ProduceRequest) {
 	q.done = func(each []error) {
 		for n, w := range waiting {
 			if err := each[n]; err != nil {
-				err = unverified(p.r.Version, err)
-				p.done(w.i, partition.AppendResult{Err: err, ErrorMessage: ownMessage(err), BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+				res := notAppended(unverified(p.r.Version, err))
+				if log := w.part.Log(); log != nil && errors.Is(res.Err, kerr.InvalidProducerEpoch) {
+					res.LogStartOffset = log.LogStartOffset()
+				}
+				p.done(w.i, res)
 				continue
 			}
 			p.appendTo(w.i, w.part, req.Acks, req.TimeoutMillis, w.rp.Records, w.guard)
@@ -156,14 +159,14 @@ func (p *produce) append(i int, req *kmsg.ProduceRequest, topic string, rp *kmsg
 		part, err = p.b.findForProduce(p.r, req, topic, rp)
 	}
 	if err != nil {
-		p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+		p.done(i, notAppended(err))
 		return
 	}
 	var guard logstore.Guard
 	if batch, ok := transactional(rp.Records); ok {
 		needed := false
 		if guard, needed, err = p.b.verifier.guard(part, *p.txn, batch.BaseSequence()); err != nil {
-			p.done(i, partition.AppendResult{Err: err, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+			p.done(i, notAppended(err))
 			return
 		}
 		if needed {
@@ -216,8 +219,13 @@ func transactional(records []byte) (logstore.Batch, bool) {
 	return b, b.Magic() == 2 && b.IsTransactional() && b.HasProducerID()
 }
 
+// notAppended is the result of what did not come to its partition.
+func notAppended(err error) partition.AppendResult {
+	return partition.AppendResult{Err: err, ErrorMessage: ownMessage(err), BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1}
+}
+
 func sequenceRefused(err error) bool {
-	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch)
+	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.InvalidTxnState)
 }
 
 // done takes one partition's result, from whichever goroutine brings it.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -40,7 +41,7 @@ func (b *Broker) handleAddPartitionsToTxn(r *wire.Request, req *kmsg.AddPartitio
 			a.take(t.Topic, t.Partitions)
 		}
 		a.run(r, func(codes []int16) {
-			for _, t := range regroup(a.tps, codes) {
+			for _, t := range a.answer(codes) {
 				rt := kmsg.NewAddPartitionsToTxnResponseTopic()
 				rt.Topic = t.Topic
 				for _, p := range t.Partitions {
@@ -83,32 +84,12 @@ func (b *Broker) addForBrokers(r *wire.Request, req *kmsg.AddPartitionsToTxnRequ
 		a.run(r, func(codes []int16) {
 			out := kmsg.NewAddPartitionsToTxnResponseTransaction()
 			out.TransactionalID = a.id
-			out.Topics = regroup(a.tps, codes)
+			out.Topics = a.answer(codes)
 			resp.Transactions[i] = out
 			finish()
 		})
 	}
 	finish()
-}
-
-// regroup gathers codes by topic, in the order in which topics first appear.
-func regroup(tps []cluster.TopicPartition, codes []int16) []kmsg.AddPartitionsToTxnResponseTransactionTopic {
-	var topics []kmsg.AddPartitionsToTxnResponseTransactionTopic
-	at := map[string]int{}
-	for i, tp := range tps {
-		n, ok := at[tp.Topic]
-		if !ok {
-			n = len(topics)
-			at[tp.Topic] = n
-			t := kmsg.NewAddPartitionsToTxnResponseTransactionTopic()
-			t.Topic = tp.Topic
-			topics = append(topics, t)
-		}
-		p := kmsg.NewAddPartitionsToTxnResponseTransactionTopicPartition()
-		p.Partition, p.ErrorCode = tp.Partition, codes[i]
-		topics[n].Partitions = append(topics[n].Partitions, p)
-	}
-	return topics
 }
 
 // addition is one transaction's share of an AddPartitionsToTxn.
@@ -118,13 +99,33 @@ type addition struct {
 	producer txncoord.Producer
 	brokers  bool // asked by a broker
 	verify   bool // ask only
+	topics   []string
 	tps      []cluster.TopicPartition
 }
 
 func (a *addition) take(topic string, partitions []int32) {
+	if !slices.Contains(a.topics, topic) {
+		a.topics = append(a.topics, topic)
+	}
 	for _, p := range partitions {
 		a.tps = append(a.tps, cluster.TopicPartition{Topic: topic, Partition: p})
 	}
+}
+
+// answer gathers codes by topic, in the request's order.
+func (a *addition) answer(codes []int16) []kmsg.AddPartitionsToTxnResponseTransactionTopic {
+	topics := make([]kmsg.AddPartitionsToTxnResponseTransactionTopic, len(a.topics))
+	for n, topic := range a.topics {
+		topics[n] = kmsg.NewAddPartitionsToTxnResponseTransactionTopic()
+		topics[n].Topic = topic
+	}
+	for i, tp := range a.tps {
+		p := kmsg.NewAddPartitionsToTxnResponseTransactionTopicPartition()
+		p.Partition, p.ErrorCode = tp.Partition, codes[i]
+		t := &topics[slices.Index(a.topics, tp.Topic)]
+		t.Partitions = append(t.Partitions, p)
+	}
+	return topics
 }
 
 // run answers with a code for each partition.

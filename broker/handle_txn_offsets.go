@@ -32,6 +32,11 @@ func (b *Broker) handleTxnOffsetCommit(r *wire.Request, req *kmsg.TxnOffsetCommi
 		answer()
 		return nil
 	}
+	if req.Group == "" {
+		commit.Fail(kerr.InvalidGroupID)
+		answer()
+		return nil
+	}
 	b.verifyOffsets(r, req, commit, func(err error) {
 		if err != nil {
 			commit.Fail(err)

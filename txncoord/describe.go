@@ -79,7 +79,7 @@ func (c *Coordinator) List(f *Filter) (list []Listed, unknown []string, err erro
 			case i.ID == noProducerID, i.state == Dead:
 			case len(f.ProducerIDs) > 0 && !slices.Contains(f.ProducerIDs, i.ID):
 			case len(f.States) > 0 && !slices.Contains(states, i.state):
-			case f.DurationMs >= 0 && now-i.startedMs <= f.DurationMs:
+			case f.DurationMs >= 0 && (i.startedMs < 0 || now-i.startedMs <= f.DurationMs):
 			default:
 				list = append(list, Listed{ID: id, ProducerID: i.ID, State: i.state.String()})
 			}
