@@ -37,7 +37,7 @@ func TestJavaTransactions(t *testing.T) {
 				"--input-partition", strconv.Itoa(p), "--transactional-id", fmt.Sprint("copier-", p), "--consumer-group", fmt.Sprint("copiers-", p),
 				"--max-messages", strconv.FormatInt(end.Offset, 10), "--transaction-size", "50", "--enable-random-aborts", "--use-group-metadata")
 			out, err := cmd.CombinedOutput()
-			if err != nil || !strings.Contains(string(out), "shutdown_complete") {
+			if err != nil || !strings.Contains(string(out), "ShutdownComplete") {
 				t.Errorf("copier %d: %v\n%.3000s", p, err, out)
 			}
 		})
@@ -81,7 +81,9 @@ func transactionTools(t *testing.T, c *harness.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tool := func(args ...string) string { return c.Tool(t, "kafka-transactions", args...) }
+	tool := func(args ...string) string {
+		return c.Tool(t, "kafka-transactions", append([]string{"--bootstrap-server", c.BootstrapText()}, args...)...)
+	}
 	if out := tool("list"); !regexp.MustCompile(`stuck\s+\d+\s+\d+\s+Ongoing`).MatchString(out) || !strings.Contains(out, "CompleteCommit") && !strings.Contains(out, "CompleteAbort") {
 		t.Errorf("list: %s", out)
 	}
