@@ -32,6 +32,9 @@ func fromImages(environ []string, given map[string]string, read func(name string
 		return nil, err
 	}
 	bitnamiStores(env, out)
+	if slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, "KAFKA_CFG_") }) {
+		maps.Copy(out, sampleFile)
+	}
 	if err := bitnamiUsers(env, out); err != nil {
 		return nil, err
 	}
@@ -44,6 +47,12 @@ func fromImages(environ []string, given map[string]string, read func(name string
 	}
 	maps.DeleteFunc(out, func(key, _ string) bool { return given[key] != "" })
 	return out, nil
+}
+
+// sampleFile is what Kafka's own server.properties sets beyond the defaults; bitnami/kafka starts from it.
+var sampleFile = map[string]string{
+	"offsets.topic.replication.factor": "1", "transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
+	"group.initial.rebalance.delay.ms": "0",
 }
 
 // everyHost listens on all addresses where others are told to connect to one.

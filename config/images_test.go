@@ -24,6 +24,7 @@ func TestImagesVariablesFillGaps(t *testing.T) {
 	require.Empty(t, from(nil, "KAFKA_BROKER_ID=1", "PATH=/bin"))
 	require.Equal(t, map[string]string{"listeners": "IN://0.0.0.0:19092,OUT://0.0.0.0:29092"},
 		from(nil, "KAFKA_ADVERTISED_LISTENERS=IN://broker:19092,OUT://localhost:29092"))
+	require.Equal(t, "1", from(nil, "KAFKA_CFG_BROKER_ID=1")["offsets.topic.replication.factor"])
 	require.Empty(t, from(map[string]string{"listeners": "IN://:1"}, "KAFKA_ADVERTISED_LISTENERS=IN://broker:19092"))
 	require.Equal(t, map[string]string{"ssl.keystore.location": "/etc/kafka/secrets/broker.jks", "ssl.keystore.password": "store-secret"},
 		from(nil, "KAFKA_SSL_KEYSTORE_FILENAME=broker.jks", "KAFKA_SSL_KEYSTORE_CREDENTIALS=store.cred"))

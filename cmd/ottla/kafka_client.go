@@ -61,7 +61,8 @@ func (c *kafkaCall) client(settings map[string]string, options ...kgo.Opt) (*kgo
 	if id == "" {
 		id = c.name
 	}
-	cl, err := kgo.NewClient(append(options, kgo.SeedBrokers(strings.Split(seeds, ",")...), kgo.ClientID(id), kgo.RetryTimeout(scriptTimeout))...)
+	cl, err := kgo.NewClient(append(options, kgo.SeedBrokers(strings.Split(seeds, ",")...), kgo.ClientID(id), kgo.RetryTimeout(scriptTimeout),
+		kgo.AlwaysRetryEOF())...) // a proxy before a broker that is down accepts, and closes
 	if err != nil {
 		return nil, err
 	}
