@@ -72,8 +72,8 @@ type sent struct {
 type simWriter struct {
 	id       int64 // of an idempotent producer, -1 of a plain one
 	sequence int32
-	pending  []uint64 // the batch that has no verdict yet
-	waiting  bool     // for an answer
+	pending  [][]uint64 // batches that have no verdict yet; all are sent again if one has none
+	waiting  bool       // for an answer
 	attempt  int
 }
 
@@ -351,7 +351,7 @@ func (s *simulation) produce() {
 		return // waits on
 	}
 	if w.waiting && w.id == logstore.NoProducerID || len(w.pending) == 0 {
-		s.newBatch(w)
+		s.newBatches(w)
 	}
 	acks := int16(-1)
 	if w.id == logstore.NoProducerID && s.rng.IntN(2) == 0 {
@@ -359,12 +359,44 @@ func (s *simulation) produce() {
 	}
 	w.attempt++
 	w.waiting = true
-	attempt, life, ids := w.attempt, s.life, slices.Clone(w.pending)
-	o := logstore.PlainBatch()
-	if w.id != logstore.NoProducerID {
-		o.ProducerID, o.ProducerEpoch, o.BaseSequence = w.id, 0, w.sequence
-	}
+	attempt, life, sequence := w.attempt, s.life, w.sequence
+	batches := slices.Clone(w.pending)
 	s.mu.Unlock()
+	n := to[s.rng.IntN(len(to))]
+	refused := false // one of these: those after it do not follow
+	for _, ids := range batches {
+		s.mu.Lock()
+		done := s.records[ids[0]].outcome == "acked"
+		s.mu.Unlock()
+		if done {
+			sequence += int32(len(ids))
+			continue
+		}
+		s.logf("%d: append %v of writer %d, acks %d", n.id, ids, w.id, acks)
+		body := s.batch(w.id, sequence, ids)
+		sequence += int32(len(ids))
+		epoch := n.partition().Snapshot().LeaderEpoch
+		n.partition().Append(AppendRequest{Records: body, Acks: acks, Timeout: time.Hour, ProduceVersion: 9}, func(r AppendResult) {
+			s.mu.Lock()
+			inOrder := !refused
+			s.mu.Unlock()
+			if inOrder && errors.Is(r.Err, kerr.OutOfOrderSequenceNumber) && s.ctl.leader == n.id && int32(epoch) == s.ctl.epoch {
+				s.failf("the leader does not know what came before %v of writer %d", ids, w.id)
+			}
+			s.answered(w, attempt, life, ids, acks, r)
+			s.mu.Lock()
+			refused = refused || r.Err != nil
+			s.mu.Unlock()
+		})
+		n.set.tasks.Wait()
+	}
+}
+
+func (s *simulation) batch(producer int64, sequence int32, ids []uint64) []byte {
+	o := logstore.PlainBatch()
+	if producer != logstore.NoProducerID {
+		o.ProducerID, o.ProducerEpoch, o.BaseSequence = producer, 0, sequence
+	}
 	bd := logstore.NewBuilder(o)
 	for i, id := range ids {
 		if err := bd.Append(logstore.Record{Offset: int64(i), Timestamp: s.now().UnixMilli(), Value: fmt.Appendf(nil, "%d", id)}); err != nil {
@@ -375,21 +407,33 @@ func (s *simulation) produce() {
 	if err != nil {
 		panic(err)
 	}
-	n := to[s.rng.IntN(len(to))]
-	s.logf("%d: append %v of writer %d, acks %d", n.id, ids, w.id, acks)
-	n.partition().Append(AppendRequest{Records: slices.Clone([]byte(batch)), Acks: acks, Timeout: time.Hour, ProduceVersion: 9},
-		func(r AppendResult) { s.answered(w, attempt, life, ids, acks, r) })
-	n.set.tasks.Wait()
+	return slices.Clone([]byte(batch))
 }
 
-func (s *simulation) newBatch(w *simWriter) {
-	w.sequence += int32(len(w.pending))
-	w.pending = nil
-	for range 1 + s.rng.IntN(3) {
-		s.next++
-		w.pending = append(w.pending, s.next)
-		s.records[s.next] = &sent{offset: -1, writer: int(w.id)}
+// newBatches is what a writer has under way at a time: up to five batches if it is idempotent.
+func (s *simulation) newBatches(w *simWriter) {
+	w.settled()
+	n := 1
+	if w.id != logstore.NoProducerID {
+		n += s.rng.IntN(5)
 	}
+	for range n {
+		var ids []uint64
+		for range 1 + s.rng.IntN(3) {
+			s.next++
+			ids = append(ids, s.next)
+			s.records[s.next] = &sent{offset: -1, writer: int(w.id)}
+		}
+		w.pending = append(w.pending, ids)
+	}
+}
+
+// settled ends what is under way.
+func (w *simWriter) settled() {
+	for _, ids := range w.pending {
+		w.sequence += int32(len(ids))
+	}
+	w.pending = nil
 }
 
 // definite errors promise that nothing was written.
@@ -402,7 +446,7 @@ func (s *simulation) answered(w *simWriter, attempt, life int, ids []uint64, ack
 	if life != s.life {
 		return
 	}
-	if w.attempt == attempt {
+	if w.attempt == attempt && (r.Err != nil || len(w.pending) == 0 || slices.Equal(ids, w.pending[len(w.pending)-1])) {
 		w.waiting = false
 	}
 	switch {
@@ -422,10 +466,18 @@ func (s *simulation) answered(w *simWriter, attempt, life int, ids []uint64, ack
 			s.records[id].outcome = "failed"
 		}
 	}
-	if w.attempt == attempt && (r.Err == nil || w.id == logstore.NoProducerID) {
-		w.sequence += int32(len(w.pending))
-		w.pending = nil
+	if w.attempt == attempt && (w.id == logstore.NoProducerID || s.allAcked(w)) {
+		w.settled()
 	}
+}
+
+func (s *simulation) allAcked(w *simWriter) bool {
+	for _, ids := range w.pending {
+		if s.records[ids[0]].outcome != "acked" {
+			return false
+		}
+	}
+	return true
 }
 
 // fetch is one request of a follower; its answer may come later.
