@@ -55,6 +55,11 @@ func (b *Broker) openListeners(context.Context) error {
 func (b *Broker) closeListeners(ctx context.Context) {
 	b.endServing()
 	b.registered.end()
+	if !b.zk.Connected() { // the controller here may be inside a read that only the end of the session ends, and its answers are awaited
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, controllerCloseTimeout)
+		defer cancel()
+	}
 	if err := b.server.Close(ctx); err != nil {
 		b.log.Warn().Err(err).Msg("some requests were cut off")
 	}

@@ -3,6 +3,8 @@ package faults
 import (
 	"testing"
 	"time"
+
+	"ottla/integration/harness"
 )
 
 // scenario plays the same few faults on a fresh cluster and judges as TestFaults does.
@@ -33,5 +35,17 @@ func TestBrokerStopsThoughZooKeeperIsSilent(t *testing.T) {
 	scenario(t, step{Quiet: time.Second, Faults: []planned{
 		{Kind: "cut-zk-in", Role: controller, Hold: 18 * time.Second},
 		{Kind: "stop", Role: controller, Hold: time.Second},
+	}})
+}
+
+// TestControllerStopsThoughZooKeeperFallsSilent: the ensemble falls silent while the controller, asked to stop, moves its own leaders
+// away, so that its answer to itself does not come.
+func TestControllerStopsThoughZooKeeperFallsSilent(t *testing.T) {
+	if !harness.Long() {
+		t.Skip("long form only (OTTLA_LONG=1)")
+	}
+	scenario(t, step{Quiet: time.Second, Settled: true, Faults: []planned{
+		{Kind: "stop", Role: controller, Hold: time.Second},
+		{Kind: "cut-zk-in", Role: controller, Hold: 12 * time.Second},
 	}})
 }
