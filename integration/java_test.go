@@ -217,6 +217,8 @@ func (v *verifiable) tail() string {
 
 func (v *verifiable) stop() { _ = v.cmd.Process.Signal(syscall.SIGTERM) }
 
+func (v *verifiable) kill() { _ = v.cmd.Process.Kill() }
+
 func (v *verifiable) wait(t testing.TB, patience time.Duration) {
 	t.Helper()
 	select {

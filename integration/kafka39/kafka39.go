@@ -158,6 +158,8 @@ var tools = map[string]string{
 	"kafka-transactions":         "org.apache.kafka.tools.TransactionsCommand",
 	"transactional-copier":       "org.apache.kafka.tools.TransactionalMessageCopier",
 	"connect-standalone":         "org.apache.kafka.connect.cli.ConnectStandalone",
+	"connect-distributed":        "org.apache.kafka.connect.cli.ConnectDistributed",
+	"connect-mirror-maker":       "org.apache.kafka.connect.mirror.MirrorMaker",
 	"zookeeper-shell":            "org.apache.zookeeper.ZooKeeperMainWithTlsSupportForKafka",
 }
 
