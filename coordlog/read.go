@@ -15,16 +15,16 @@ var errNoLog = errors.New("the partition has no log that can be read")
 // Read gives each batch of the shard's partition to fn, from the log's start to the end that it had when this began (later records
 // are this broker's own), some bytes at a time. It ends early when the shard is closed. Batches are valid during fn only.
 func (s *Shard) Read(bytes int, fn func(logstore.Batch) error) error {
-	next, end := s.partition.Bounds()
+	next, end := s.led.Load().Bounds()
 	s.end = end
 	if end < 0 {
 		return errNoLog
 	}
 	var buf []byte
 	for next < end && !s.Closed() {
-		data, err := s.partition.Read(next, bytes, buf)
+		data, err := s.led.Load().Read(next, bytes, buf)
 		if errors.Is(err, kerr.OffsetOutOfRange) { // the log's start moved
-			if start, _ := s.partition.Bounds(); start > next {
+			if start, _ := s.led.Load().Bounds(); start > next {
 				next = start
 				continue
 			}
@@ -49,7 +49,7 @@ const committedPoll = 5 * time.Millisecond
 // WaitCommitted waits until what Read has read is in all in-sync replicas, or the shard is closed. Before that, what somebody has
 // been told of could be gone with this broker. Nothing could be written meanwhile either.
 func (s *Shard) WaitCommitted() {
-	for s.partition.Committed() < s.end && s.Loading() {
+	for s.led.Load().Committed() < s.end && s.Loading() {
 		time.Sleep(committedPoll)
 	}
 }

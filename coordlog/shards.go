@@ -9,8 +9,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
-
-	"ottla/internal/cluster"
 )
 
 // PartitionOf is the partition of a coordinator's topic, which has so many, that an id belongs to: Java's hash of the id over its
@@ -29,11 +27,10 @@ func PartitionOf(id string, partitions int32) int32 {
 	return h % partitions
 }
 
-// Shard is one partition that this broker leads, in one leader epoch. A coordinator embeds it in what it keeps for the partition.
+// Shard is one partition that this broker leads, for as long as it leads it without a break. A coordinator embeds it in what it keeps for the partition.
 type Shard struct {
 	*Writer
 	Number int32
-	Epoch  cluster.LeaderEpoch
 	phase  atomic.Int32
 	end    int64 // of the log when reading began; for who loads it
 }
@@ -46,8 +43,8 @@ const (
 )
 
 // NewShard makes a shard that is to be loaded.
-func NewShard(number int32, epoch cluster.LeaderEpoch, w *Writer) *Shard {
-	return &Shard{Number: number, Epoch: epoch, Writer: w}
+func NewShard(number int32, w *Writer) *Shard {
+	return &Shard{Number: number, Writer: w}
 }
 
 // Base is the shard itself, for those that embed it.
@@ -67,6 +64,15 @@ func (s *Shard) Open() bool { return s.phase.CompareAndSwap(loading, ready) }
 
 // Close ends it: the partition is not led any more.
 func (s *Shard) Close() { s.phase.Store(closed) }
+
+// goesOn takes over the leadership of a later shard of the same partition, if nobody can have led between them.
+func (s *Shard) goesOn(later *Shard) bool {
+	if s.Closed() || later.Epoch() != s.Epoch()+1 {
+		return false
+	}
+	s.led.Store(later.led.Load())
+	return true
+}
 
 // Shards are the partitions of a coordinator's topic that this broker leads. They guard themselves.
 type Shards[S interface{ Base() *Shard }] struct {
@@ -114,9 +120,13 @@ func (x *Shards[S]) Find(number int32) (S, error) {
 	return s, nil
 }
 
-// Elected takes a partition that this broker leads from now on, and loads it. It returns at once.
+// Elected takes a partition that this broker leads from now on, and loads it. It returns at once. A shard whose leader epoch merely
+// grew by one stays: the controller took a follower out, and nobody else has led in between.
 func (x *Shards[S]) Elected(s S) {
 	number := s.Base().Number
+	if old, ok := x.All()[number]; ok && old.Base().goesOn(s.Base()) {
+		return
+	}
 	old, had, ok := x.swap(number, &s)
 	if had {
 		x.unload(old)

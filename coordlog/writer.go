@@ -3,6 +3,7 @@ package coordlog
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -35,10 +36,9 @@ type Append struct {
 // Writer appends one shard's records in the order in which they were queued. Whoever finds work writes for all that is
 // queued, as one batch; under load many writes share one append and one replication.
 type Writer struct {
-	partition Partition
-	epoch     cluster.LeaderEpoch
-	timeout   time.Duration
-	now       func() time.Time
+	led     atomic.Pointer[led]
+	timeout time.Duration
+	now     func() time.Time
 
 	appending sync.Mutex // held while one batch is built and appended; taken before mu, never with a caller's lock
 	builder   *logstore.Builder
@@ -47,6 +47,15 @@ type Writer struct {
 		queue      []*Write
 	}
 }
+
+// led is a partition as it is led now.
+type led struct {
+	Partition
+	epoch cluster.LeaderEpoch
+}
+
+// Epoch is the leader epoch in which records are appended.
+func (w *Writer) Epoch() cluster.LeaderEpoch { return w.led.Load().epoch }
 
 // Record is one record to append. A nil value is a tombstone.
 type Record struct{ Key, Value []byte }
@@ -77,7 +86,9 @@ const batchBytesMax = 128 << 10
 
 // NewWriter makes the writer of a partition in a leader epoch.
 func NewWriter(p Partition, epoch cluster.LeaderEpoch, timeout time.Duration, now func() time.Time) *Writer {
-	return &Writer{partition: p, epoch: epoch, timeout: timeout, now: now, builder: logstore.NewBuilder(logstore.PlainBatch())}
+	w := &Writer{timeout: timeout, now: now, builder: logstore.NewBuilder(logstore.PlainBatch())}
+	w.led.Store(&led{p, epoch})
+	return w
 }
 
 // Enqueue takes a place in the order; the caller calls Flush once it has released its lock.
@@ -128,7 +139,8 @@ func (w *Writer) take() []*Write {
 // append writes one batch. Called with appending held.
 func (w *Writer) append(batch []*Write) *heldResult {
 	h := &heldResult{deliver: func(base int64, err error) { w.appended(batch, base, err) }}
-	a := Append{Epoch: w.epoch, Timeout: w.timeout}
+	on := w.led.Load()
+	a := Append{Epoch: on.epoch, Timeout: w.timeout}
 	o := logstore.PlainBatch()
 	if p := batch[0].Producer; p != nil {
 		o.ProducerID, o.ProducerEpoch, o.Transactional = p.ID, p.Epoch, true
@@ -139,7 +151,7 @@ func (w *Writer) append(batch []*Write) *heldResult {
 		h.set(-1, err)
 		return h
 	}
-	w.partition.Append(b, a, h.set)
+	on.Append(b, a, h.set)
 	return h
 }
 

@@ -107,7 +107,7 @@ func (c *Coordinator) unload(s *shard) {
 	if len(groups) == 0 {
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("groups", len(groups)).Msg("resigned as coordinator")
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch())).Int("groups", len(groups)).Msg("resigned as coordinator")
 }
 
 // usable finds the shard of a group, or says why this broker cannot serve it.

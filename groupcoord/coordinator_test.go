@@ -149,9 +149,9 @@ func TestLoadThatFailsIsTriedAgain(t *testing.T) {
 	good := b.log.Data()
 	_, end := b.log.Bounds()
 	b.log.SetData(good[:len(good)-3], end) // the disk gives less than the log should have
-	b.setLeaderEpoch(2)
-	b.log.SetEpoch(2)
-	b.Elected(0, 2, b.log)
+	b.setLeaderEpoch(3)
+	b.log.SetEpoch(3)
+	b.Elected(0, 3, b.log)
 	time.Sleep(50 * time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err, "better no answer than no offsets")
@@ -446,8 +446,8 @@ func TestLoadWaitsUntilWhatWasReadIsCommitted(t *testing.T) {
 	committed := make(chan struct{})
 	r := &Commit{Group: "g", Generation: -1, Entries: []CommitEntry{{TopicPartition: tp("t", 0), Committed: Committed{Offset: 6, ExpireMs: -1}}}}
 	b.Commit(r, func() { close(committed) })
-	b.log.SetEpoch(2)
-	b.Elected(0, 2, b.log)
+	b.log.SetEpoch(3)
+	b.Elected(0, 3, b.log)
 	time.Sleep(4 * 5 * time.Millisecond)
 	_, err := b.fetch(&Fetch{Group: "g", All: true})
 	require.Equal(t, kerr.CoordinatorLoadInProgress, err)
@@ -537,4 +537,24 @@ func TestHundredThousandOffsetsLoadQuickly(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	t.Logf("%d offsets of %d groups loaded in %s, %d bytes each", groups*partitions, groups, took, (after.HeapAlloc-before.HeapAlloc)/(groups*partitions))
 	require.EqualValues(t, 1, b.offset("group-999", tps[99]))
+}
+
+// The controller raises the leader epoch when it takes a dead follower out of the in-sync set.
+func TestGroupsGoOnWhenAFollowerLeaves(t *testing.T) {
+	b := newBench(t, nil)
+	b.elect(1)
+	id, gen := b.join("g")
+	b.log.SetEpoch(2)
+	b.setLeaderEpoch(2)
+	b.Elected(0, 2, b.log)
+	require.NoError(t, b.Heartbeat("g", id, nil, gen), "nothing is loaded anew")
+	r := &Commit{
+		Group: "g", MemberID: id, Generation: gen,
+		Entries: []CommitEntry{{TopicPartition: tp("t", 0), Committed: Committed{Offset: 6, ExpireMs: -1}}},
+	}
+	done := make(chan struct{})
+	b.Commit(r, func() { close(done) })
+	<-done
+	require.NoError(t, r.Entries[0].Err, "and appends carry the new epoch")
+	require.EqualValues(t, 6, b.offset("g", tp("t", 0)))
 }

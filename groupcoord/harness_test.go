@@ -74,9 +74,10 @@ func (b *bench) pass(d time.Duration) {
 	}
 }
 
-// elect makes this broker the leader of the one partition and waits until it is loaded.
+// elect makes this broker the leader of the one partition, after somebody else if it was before, and waits until it is loaded.
 func (b *bench) elect(epoch cluster.LeaderEpoch) {
 	b.t.Helper()
+	b.Resigned(0)
 	b.log.SetEpoch(epoch)
 	b.setLeaderEpoch(epoch)
 	b.Elected(0, epoch, b.log)

@@ -40,7 +40,7 @@ func (c *Coordinator) load(s *shard) error {
 	if l.records == 0 { // most partitions of a small cluster
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("groups", groups).Int("offsets", n).
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch())).Int("groups", groups).Int("offsets", n).
 		Int("records", l.records).Int("skipped", l.skipped).Int64("dur_ms", took.Milliseconds()).Msg("groups loaded")
 	return nil
 }

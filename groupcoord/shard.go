@@ -22,7 +22,7 @@ type shard struct {
 }
 
 func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p coordlog.Partition) *shard {
-	s := &shard{Shard: coordlog.NewShard(number, epoch, coordlog.NewWriter(p, epoch, c.o.CommitTimeout, c.now)), c: c}
+	s := &shard{Shard: coordlog.NewShard(number, coordlog.NewWriter(p, epoch, c.o.CommitTimeout, c.now)), c: c}
 	s.fenceVersion.Store(-1)
 	s.mu.groups = map[string]*entry{}
 	s.mu.producers = map[int64]*openTxn{}

@@ -218,7 +218,7 @@ func (s *shard) readFence(session zkcoord.Session, afresh bool) error {
 	if err != nil {
 		return err
 	}
-	if !ok || state.State.LeaderEpoch != s.Epoch {
+	if !ok || state.State.LeaderEpoch != s.Epoch() {
 		return kerr.NotCoordinator
 	}
 	s.fenceVersion.Store(int32(state.Version))

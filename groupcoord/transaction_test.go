@@ -101,9 +101,9 @@ func TestAMarkerThatComesDuringALoadCounts(t *testing.T) {
 	b.elect(1)
 	<-b.commitInTransaction(txnCommit(7))
 	slow := &slowLog{b.log, make(chan struct{}), make(chan struct{})}
-	b.log.SetEpoch(2)
-	b.setLeaderEpoch(2)
-	b.Elected(0, 2, slow)
+	b.log.SetEpoch(3)
+	b.setLeaderEpoch(3)
+	b.Elected(0, 3, slow)
 	<-slow.reading
 	m := logstore.EndTxnMarker{ProducerID: 9, Commit: true}
 	_, at := b.log.Bounds()

@@ -89,7 +89,7 @@ func (c *Coordinator) unload(s *shard) {
 	if n == 0 {
 		line = c.log.Debug()
 	}
-	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch)).Int("transactional_ids", n).Msg("resigned as coordinator of transactions")
+	line.Int32("partition", s.Number).Int32("leader_epoch", int32(s.Epoch())).Int("transactional_ids", n).Msg("resigned as coordinator of transactions")
 }
 
 // usable finds the shard of a transactional id, or says why this broker cannot serve it.
@@ -118,7 +118,7 @@ type shard struct {
 }
 
 func newShard(c *Coordinator, number int32, epoch cluster.LeaderEpoch, p coordlog.Partition) *shard {
-	s := &shard{Shard: coordlog.NewShard(number, epoch, coordlog.NewWriter(p, epoch, c.o.AppendTimeout, c.now)), c: c}
+	s := &shard{Shard: coordlog.NewShard(number, coordlog.NewWriter(p, epoch, c.o.AppendTimeout, c.now)), c: c}
 	s.mu.entries = map[string]*entry{}
 	return s
 }

@@ -98,6 +98,7 @@ func (b *bench) pass(d time.Duration) { b.change(func() { b.clock = b.clock.Add(
 
 func (b *bench) elect(epoch cluster.LeaderEpoch) {
 	b.t.Helper()
+	b.Resigned(0)
 	b.log.SetEpoch(epoch)
 	b.Elected(0, epoch, b.log)
 	require.Eventually(b.t, func() bool {

@@ -222,7 +222,7 @@ func markerRequest(q []delivery) *kmsg.WriteTxnMarkersRequest {
 	for _, d := range q {
 		marker := kmsg.NewWriteTxnMarkersRequestMarker()
 		marker.ProducerID, marker.ProducerEpoch, marker.Committed = d.of.producer.ID, d.of.producer.Epoch, d.of.commit
-		marker.CoordinatorEpoch = int32(d.of.e.shard.Epoch)
+		marker.CoordinatorEpoch = int32(d.of.e.shard.Epoch())
 		byTopic := map[string]int{}
 		for _, tp := range d.tps {
 			i, ok := byTopic[tp.Topic]
@@ -297,7 +297,7 @@ func (m *markers) abandon(en *ending, tp cluster.TopicPartition, err error) {
 	en.left = nil
 	en.mu.Unlock()
 	if first {
-		m.c.log.Warn().Err(err).Str("transactional_id", en.e.mu.id).Stringer("partition", tp).Int32("coordinator_epoch", int32(en.e.shard.Epoch)).
+		m.c.log.Warn().Err(err).Str("transactional_id", en.e.mu.id).Stringer("partition", tp).Int32("coordinator_epoch", int32(en.e.shard.Epoch())).
 			Msg("transaction marker was refused: there is a newer coordinator or a newer producer")
 	}
 }
