@@ -48,6 +48,7 @@ type Client struct {
 	correlationID int32
 	broken        error
 	head          [4]byte
+	largest       int       // longest answer that has arrived
 	loginAgain    time.Time // zero: never
 
 	closeOnce sync.Once
@@ -331,7 +332,7 @@ func (c *Client) receive() (*frame, error) {
 	if size < 4 || size > c.o.MaxResponseBytes {
 		return nil, fmt.Errorf("%w: %d", errResponseSize, size)
 	}
-	f := newFrame(min(size, trustedBytes))
+	f := newFrame(min(size, max(trustedBytes, 2*c.largest)))
 	for len(f.b) < size {
 		if len(f.b) == cap(f.b) {
 			f = f.grow(size)
@@ -343,6 +344,7 @@ func (c *Client) receive() (*frame, error) {
 			return nil, unexpected(err)
 		}
 	}
+	c.largest = max(c.largest, size)
 	return f, nil
 }
 
