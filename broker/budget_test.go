@@ -78,7 +78,7 @@ func TestRequestsStayWithinTheirAllocations(t *testing.T) {
 		name string
 		x    *exchange
 		most float64
-	}{{"produce", produce, 12}, {"fetch", fetch, 12}} {
+	}{{"produce", produce, 8}, {"fetch", fetch, 12}} {
 		row.x.once()
 		got := testing.AllocsPerRun(2000, row.x.once)
 		t.Logf("%s: %.1f allocations", row.name, got)
