@@ -13,7 +13,7 @@ import (
 )
 
 // peers carries requests of one kind to other brokers, over one connection to each, and to this broker itself without one. A
-// request waits for the one before it. One under way ends as soon as its broker is not registered any more: a broker that hangs
+// request waits for the one before it; each may be repeated. One under way ends as soon as its broker is not registered any more: a broker that hangs
 // would not say so for the whole timeout.
 type peers struct {
 	b     *Broker
@@ -92,6 +92,16 @@ func (p *peers) ask(ctx context.Context, l *peer, id cluster.BrokerID, req kmsg.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go p.giveUpLoop(ctx, cancel, id)
+	used := l.client != nil
+	resp, err := p.once(ctx, l, to, req)
+	if err != nil && used { // the connection may be one to the broker's life before; the request may be repeated
+		return p.once(ctx, l, to, req)
+	}
+	return resp, err
+}
+
+// once asks over the peer's connection, made when there is none.
+func (p *peers) once(ctx context.Context, l *peer, to cluster.Broker, req kmsg.Request) (kmsg.Response, error) {
 	if l.client == nil {
 		c, err := p.b.dial(ctx, to)
 		if err != nil {
