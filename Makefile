@@ -40,8 +40,8 @@ down: build ## Stop the local cluster; its data stays in .ottla
 status: build ## Show brokers, controller, topics and processes of the local cluster
 	@$(BIN) status --dir $(DIR)
 
-demo: build ## Send the Go source tree through the running cluster again and compare it byte for byte
-	@$(BIN) demo --dir $(DIR)
+demo: build ## Send the Go source tree through the running cluster again, kill a leader on the way, and compare byte for byte
+	@$(BIN) demo --dir $(DIR) --kill-leader
 
 ##@ Test
 .PHONY: setup test test-short test-race test-long test-faults test-mutants lint bench bench-kafka bench-soak fuzz

@@ -24,18 +24,22 @@ func (b *Broker) openController(context.Context) error {
 }
 
 func (b *Broker) closeController(ctx context.Context) {
+	patience := controllerCloseTimeout
 	if !b.zk.Connected() { // it may be inside a read that only the end of the session ends
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, controllerCloseTimeout)
-		defer cancel()
+		patience = unreachedCloseTimeout
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if err := b.controller.Close(ctx); err != nil {
 		b.log.Warn().Err(err).Msg("the controller did not end in time")
 	}
 }
 
-// controllerCloseTimeout bounds the wait for a controller that cannot reach ZooKeeper.
-const controllerCloseTimeout = 2 * time.Second
+// How long the end of a controller is waited for. ZooKeeper may fall silent unnoticed: what waits for it then ends with the session.
+const (
+	controllerCloseTimeout = 5 * time.Second
+	unreachedCloseTimeout  = 2 * time.Second
+)
 
 // awaitMetadata tells the controller when the effect of a request can be seen by this broker's clients.
 func (b *Broker) awaitMetadata(deadline time.Time, ready func(controller.Metadata) bool, done func(visible bool)) {

@@ -31,12 +31,14 @@ func demoCommand() *cli.Command {
 put together per file, and compared with the tree on disk by SHA-256.
 
   ottla demo
+  ottla demo --kill-leader
   ottla demo --bootstrap kafka1:9092 --partitions 12 --tree /usr/local/go/src`,
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "topic", Value: "go-source", Usage: "topic to use; it is deleted first"},
 			&cli.IntFlag{Name: "partitions", Value: 12, Usage: "over how many partitions"},
 			&cli.StringFlag{Name: "tree", Usage: "`FOLDER` to send (default: the source of the Go installation)"},
 			&cli.StringFlag{Name: "compression", Value: "none", Usage: "none, gzip, snappy, lz4 or zstd"},
+			&cli.BoolFlag{Name: "kill-leader", Usage: "kill -9 a leader on the way, and start it again (local clusters only)"},
 		),
 		Action: demo,
 	})
@@ -57,7 +59,14 @@ func demo(c *cli.Context) error {
 		return err
 	}
 	d := &demonstration{c: c, topic: topic, tree: tree, out: c.App.Writer, sums: map[string][sha256.Size]byte{}}
+	kill, err := planKill(c, adm, topic)
+	if err != nil {
+		return err
+	}
 	if err := d.produce(); err != nil {
+		return err
+	}
+	if err := kill.finish(); err != nil {
 		return err
 	}
 	return d.consume(adm)

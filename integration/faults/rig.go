@@ -191,7 +191,7 @@ func (r *rig) play(s step) {
 	r.settle(s)
 	var active []*activeFault
 	for _, p := range s.Faults {
-		if a := r.inject(p); a != nil {
+		if a := r.inject(p, active); a != nil {
 			a.alone = len(s.Faults) == 1
 			active = append(active, a)
 		}
@@ -215,8 +215,12 @@ type activeFault struct {
 	heal heal
 }
 
-// inject starts a fault; nil if there is nothing that plays the role now.
-func (r *rig) inject(p planned) *activeFault {
+// ofProcess are the groups of faults that end or hold a broker's process.
+var ofProcess = []string{"kill", "stop", "pause"}
+
+// inject starts a fault; nil if there is nothing that plays the role now, or if its process is under another fault already: what is
+// paused can neither stop nor be seen to.
+func (r *rig) inject(p planned, active []*activeFault) *activeFault {
 	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == p.Kind })]
 	a := &activeFault{happened: happened{planned: p, group: k.group, led: map[int32]bool{}}}
 	var b *harness.Broker
@@ -226,6 +230,11 @@ func (r *rig) inject(p planned) *activeFault {
 			return nil
 		}
 		a.target, a.led = b.ID, r.ledBy(b.ID)
+	}
+	held := func(o *activeFault) bool { return o.target == a.target && slices.Contains(ofProcess, o.group) }
+	if b != nil && slices.Contains(ofProcess, k.group) && slices.ContainsFunc(active, held) {
+		r.logf("%v: broker %d is under another fault", p, b.ID)
+		return nil
 	}
 	a.from = r.ledger.now()
 	r.logf("%v: broker %d, which leads %d probed partitions", p, a.target, len(a.led))
