@@ -76,10 +76,15 @@ func (m member) say(what string, s sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// ConsumeClaim handles one partition. Commit does not tell whether it went well; what fails comes as an error.
+// ConsumeClaim handles one partition. Commit does not tell whether it went well, so it is tried again: what is committed already is
+// not sent twice.
 func (m member) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	for {
 		select {
+		case <-again.C:
+			s.Commit()
 		case msg, ok := <-claim.Messages():
 			if !ok {
 				return nil
