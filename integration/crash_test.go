@@ -71,19 +71,29 @@ func dumpIsClean(t *testing.T, c *harness.Cluster, b *harness.Broker) {
 		for _, dir := range partitionDirs(t, b, "orders-*") {
 			logs := glob(t, filepath.Join(dir, "*.log"))
 			logs = logs[max(0, len(logs)-20):]
-			out := c.Tool(t, "kafka-dump-log", "--deep-iteration", "--files", strings.Join(logs, ","))
+			out := kafkaDumpLog(t, "--deep-iteration", "--files", strings.Join(logs, ","))
 			if bad := faults(out); bad != "" {
 				t.Errorf("%s: %s", dir, bad)
 			}
 			// The newest index may end in unused room while the broker runs; after a clean stop it must be sound.
 			indexes := glob(t, filepath.Join(dir, "*.index"))
 			indexes = indexes[max(0, len(indexes)-20):]
-			out = c.Tool(t, "kafka-dump-log", "--index-sanity-check", "--files", strings.Join(indexes, ","))
+			out = kafkaDumpLog(t, "--index-sanity-check", "--files", strings.Join(indexes, ","))
 			if bad := faults(out); bad != "" {
 				t.Errorf("%s: %s", dir, bad)
 			}
 		}
 	})
+}
+
+// kafkaDumpLog is what the tool prints on both of its outputs: mismatches go to standard error.
+func kafkaDumpLog(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := harness.NeedKafka(t).Tool("kafka-dump-log", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("kafka-dump-log: %v: %.1000s", err, out)
+	}
+	return string(out)
 }
 
 func faults(dump string) string {

@@ -65,14 +65,15 @@ func TestKafkaAndOttlaHandADirectoryBackAndForth(t *testing.T) {
 	for round := range rounds {
 		h.awaitProgress()
 		before := h.acknowledged()
-		if round%4 < 2 { // Kafka and Ottla, each of them cleanly and by kill -9
+		clean := round%4 < 2 // Kafka and Ottla, each of them cleanly and by kill -9
+		if clean {
 			if code := h.b.Terminate(); code != 0 && code != 143 {
 				t.Errorf("round %d: exit code %d", round, code)
 			}
 		} else {
 			h.b.Kill()
 		}
-		h.look(round)
+		h.look(round, clean)
 		was := h.b.Kind
 		h.b.Kind = map[harness.Kind]harness.Kind{harness.Kafka: harness.Ottla, harness.Ottla: harness.Kafka}[was]
 		c.Restart(h.b)
@@ -87,7 +88,7 @@ func TestKafkaAndOttlaHandADirectoryBackAndForth(t *testing.T) {
 	if code := h.b.Terminate(); code != 0 && code != 143 {
 		t.Errorf("exit code %d", code)
 	}
-	h.look(rounds)
+	h.look(rounds, true)
 }
 
 func (h *handover) acknowledged() int {
@@ -235,7 +236,7 @@ func (h *handover) consume(ctx context.Context) {
 }
 
 // look checks the files that a stop left, with both tools.
-func (h *handover) look(round int) {
+func (h *handover) look(round int, clean bool) {
 	h.t.Helper()
 	binary, err := harness.Binary()
 	if err != nil {
@@ -255,7 +256,7 @@ func (h *handover) look(round int) {
 	}
 	h.compareEpochs(round)
 	if h.b.Kind == harness.Ottla {
-		h.dump(round)
+		h.dump(round, clean)
 	}
 }
 
@@ -279,11 +280,11 @@ func (h *handover) compareEpochs(round int) {
 	}
 }
 
-// regexpCompacted is what kafka-dump-log prints of holes.
-var regexpCompacted = regexp.MustCompile(`(?i)(?m)^.*non-consecutive.*$|^Found [0-9]+ .*$`)
+// compactedHoles is what kafka-dump-log prints of the holes that compaction makes.
+var compactedHoles = regexp.MustCompile(`(?m)^Non-consecutive offsets in .*/(latest|__consumer_offsets)-.*$`)
 
 // dump has Kafka's own tool read what Ottla left.
-func (h *handover) dump(round int) {
+func (h *handover) dump(round int, clean bool) {
 	var logs []string
 	for _, topic := range []string{"orders-*", "latest-*", "__consumer_offsets-*"} {
 		for _, dir := range partitionDirs(h.t, h.b, topic) {
@@ -295,8 +296,14 @@ func (h *handover) dump(round int) {
 		}
 	}
 	logs = logs[max(0, len(logs)-150):]
-	out := h.c.Tool(h.t, "kafka-dump-log", "--deep-iteration", "--files", strings.Join(logs, ","))
-	out = regexpCompacted.ReplaceAllString(out, "") // holes are what compaction makes
+	out := compactedHoles.ReplaceAllString(kafkaDumpLog(h.t, "--deep-iteration", "--files", strings.Join(logs, ",")), "")
+	if clean && harness.Long() { // after a kill the indexes of active segments are what was flushed
+		var indexes []string
+		for _, dir := range partitionDirs(h.t, h.b, "orders-*") {
+			indexes = append(append(indexes, glob(h.t, filepath.Join(dir, "*.index"))...), glob(h.t, filepath.Join(dir, "*.timeindex"))...)
+		}
+		out += kafkaDumpLog(h.t, "--verify-index-only", "--files", strings.Join(indexes, ","))
+	}
 	if bad := faults(out); bad != "" {
 		h.t.Errorf("round %d: kafka-dump-log: %.2000s", round, bad)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -25,7 +26,13 @@ func TestLogToolFindsWhatKafkasFinds(t *testing.T) {
 	b := c.Broker(1)
 	createTopic(t, c, "orders", 1, 1, map[string]string{"segment.bytes": "30000", "index.interval.bytes": "400"})
 	client := franz(t, c, kgo.ProducerBatchMaxBytes(1000), kgo.ProducerBatchCompression(kgo.NoCompression()))
-	produce(t, client, "orders", numbered(3000))
+	var records []*kgo.Record
+	for i, v := range numbered(3000) {
+		records = append(records, &kgo.Record{Topic: "orders", Value: []byte(v), Timestamp: time.UnixMilli(1_700_000_000_000 + int64(i))})
+	}
+	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 	client.Close()
 	b.Terminate()
 	original := filepath.Join(b.DataDir, "orders-0")
@@ -74,7 +81,7 @@ func TestLogToolFindsWhatKafkasFinds(t *testing.T) {
 			if !harness.Long() {
 				return // a Java process for each takes its time
 			}
-			theirs := faults(c.Tool(t, "kafka-dump-log", append(d.kafka, "--files", file)...))
+			theirs := faults(kafkaDumpLog(t, append(d.kafka, "--files", file)...))
 			if theirs != "" && ours == "" {
 				t.Errorf("kafka-dump-log: %s", theirs)
 			}

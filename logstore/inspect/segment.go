@@ -276,7 +276,7 @@ func (s *segmentReader) checkIndexEntries(pos int64, b logstore.Batch) {
 		switch {
 		case e.Position < pos:
 			s.indexFinding(path, at, e.Offset, "points to %d, where no batch begins", e.Position)
-		case e.Offset < b.BaseOffset():
+		case e.Offset < b.LastOffset(): // Kafka's followers note the last of several batches with the position of the first
 			s.indexFinding(path, at, e.Offset, "points to %d, where the batch [%d, %d] is", e.Position, b.BaseOffset(), b.LastOffset())
 		case s.atIndex > 0 && e.Offset <= s.index[s.atIndex-1].Offset:
 			s.indexFinding(path, at, e.Offset, "is not above the entry before")
