@@ -196,7 +196,7 @@ func (r *rig) play(s step) {
 			active = append(active, a)
 		}
 	}
-	slices.SortFunc(active, func(a, b *activeFault) int { return cmp.Compare(a.from+a.Hold, b.from+b.Hold) })
+	slices.SortFunc(active, func(a, b *activeFault) int { return cmp.Compare(a.healsAt(), b.healsAt()) })
 	for _, a := range active {
 		time.Sleep(a.from + a.Hold - r.ledger.now())
 		effective, err := a.heal()
@@ -213,6 +213,14 @@ func (r *rig) play(s step) {
 type activeFault struct {
 	happened
 	heal heal
+}
+
+// healsAt is when a fault ends. A stop is waited for last: it may wait itself for links that another fault has cut.
+func (a *activeFault) healsAt() time.Duration {
+	if a.group == "stop" {
+		return a.from + a.Hold + time.Hour
+	}
+	return a.from + a.Hold
 }
 
 // ofProcess are the groups of faults that end or hold a broker's process.
