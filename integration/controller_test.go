@@ -163,9 +163,9 @@ func deleteTopic(t testing.TB, c *harness.Cluster, topic string) {
 	}
 }
 
-// TestControllerFailsOverWithManyPartitions kills a controller that leads a third of all partitions, and measures how long it takes
+// TestS22ControllerFailsOverWithManyPartitions kills a controller that leads a third of all partitions, and measures how long it takes
 // until another is elected and everything is led again; then it has /controller deleted, so that nothing but the failover is to do.
-func TestControllerFailsOverWithManyPartitions(t *testing.T) {
+func TestS22ControllerFailsOverWithManyPartitions(t *testing.T) {
 	topics, each := harness.Pick(4, 50), harness.Pick(25, 100)
 	c := harness.Start(t, harness.Options{
 		Brokers: harness.Same(harness.Default(), 3), ZooKeepers: harness.Pick(1, 3),

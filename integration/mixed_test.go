@@ -18,11 +18,11 @@ import (
 
 // The mixed clusters: brokers of both kinds work together, whoever leads, follows and decides.
 
-func TestTwoOfOursAndOneKafka(t *testing.T) {
+func TestS20TwoOfOursAndOneKafka(t *testing.T) {
 	mixedCluster(t, harness.Ottla, harness.Ottla, harness.Kafka)
 }
 
-func TestOneOfOursAndTwoKafkas(t *testing.T) {
+func TestS20OneOfOursAndTwoKafkas(t *testing.T) {
 	mixedCluster(t, harness.Kafka, harness.Kafka, harness.Ottla)
 }
 
