@@ -558,3 +558,23 @@ func TestGroupsGoOnWhenAFollowerLeaves(t *testing.T) {
 	require.NoError(t, r.Entries[0].Err, "and appends carry the new epoch")
 	require.EqualValues(t, 6, b.offset("g", tp("t", 0)))
 }
+
+// Whoever takes over a partition reads after the commit that its predecessor has under way.
+func TestReadersOfZooKeeperWaitForTheCommitsBeforeThem(t *testing.T) {
+	q := &zkQueue{}
+	require.False(t, q.readAfter(nil), "nothing to wait for")
+	q.enqueue(&pendingCommit{}, nil)
+	read := false
+	require.True(t, q.readAfter(func() { read = true }))
+	q.enqueue(&pendingCommit{}, nil)
+	require.NotNil(t, q.take(false)[0].p)
+	require.True(t, q.readAfter(func() {}), "one is being written")
+	head := q.take(true)
+	require.Len(t, head, 1)
+	head[0].read()
+	require.True(t, read)
+	require.Len(t, q.take(true), 1)
+	require.Len(t, q.take(true), 1)
+	require.Empty(t, q.take(true))
+	require.False(t, q.readAfter(nil))
+}

@@ -41,16 +41,10 @@ func (c *Coordinator) Fetch(f *Fetch, done func([]Fetched, error)) {
 	e := s.get(f.Group)
 	if c.o.InZooKeeper {
 		session := c.o.Session()
-		c.o.Run(func() {
-			fetched, err := fetchFromZooKeeper(session, f)
-			if err == nil && !c.o.Lease() {
-				err = kerr.NotCoordinator
-			}
-			if e != nil && f.RequireStable {
-				e.markUnstable(fetched)
-			}
-			done(fetched, err)
-		})
+		read := func() { c.o.Run(func() { c.readZooKeeper(session, e, f, done) }) }
+		if e == nil || !e.zk.readAfter(read) {
+			read()
+		}
 		return
 	}
 	fetched := e.fetch(f)
@@ -59,6 +53,17 @@ func (c *Coordinator) Fetch(f *Fetch, done func([]Fetched, error)) {
 		return
 	}
 	done(fetched, nil)
+}
+
+func (c *Coordinator) readZooKeeper(session zkcoord.Session, e *entry, f *Fetch, done func([]Fetched, error)) {
+	fetched, err := fetchFromZooKeeper(session, f)
+	if err == nil && !c.o.Lease() {
+		err = kerr.NotCoordinator
+	}
+	if e != nil && f.RequireStable {
+		e.markUnstable(fetched)
+	}
+	done(fetched, err)
 }
 
 func (e *entry) fetch(f *Fetch) []Fetched {

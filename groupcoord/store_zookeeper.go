@@ -28,19 +28,33 @@ type zkQueue struct {
 	running bool
 }
 
-// zkCommit is a commit, and the session in which it was decided: in no other one may it be written.
+// zkCommit is a commit, and the session in which it was decided: in no other one may it be written. Or it is a reader that waits
+// for the commits before it.
 type zkCommit struct {
-	p       *pendingCommit
+	p       *pendingCommit // nil: a reader
 	session zkcoord.Session
+	read    func()
+}
+
+// readAfter calls read once the commits that are on their way have arrived or failed, and reports whether there are any: whoever takes
+// over a partition is not told of an offset below one that its predecessor is just committing.
+func (q *zkQueue) readAfter(read func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running && len(q.queue) == 0 {
+		return false
+	}
+	q.queue = append(q.queue, zkCommit{read: read})
+	return true
 }
 
 func (q *zkQueue) enqueue(p *pendingCommit, s zkcoord.Session) {
 	q.mu.Lock()
-	q.queue = append(q.queue, zkCommit{p, s})
+	q.queue = append(q.queue, zkCommit{p: p, session: s})
 	q.mu.Unlock()
 }
 
-// take removes the commits of one session from the head; none when another drain runs, or nothing is left.
+// take removes the commits of one session from the head, or a reader; none when another drain runs, or nothing is left.
 func (q *zkQueue) take(own bool) []zkCommit {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,7 +67,7 @@ func (q *zkQueue) take(own bool) []zkCommit {
 	}
 	q.running = true
 	n := 1
-	for n < len(q.queue) && q.queue[n].session == q.queue[0].session {
+	for n < len(q.queue) && q.queue[0].p != nil && q.queue[n].p != nil && q.queue[n].session == q.queue[0].session {
 		n++
 	}
 	head := q.queue[:n:n]
@@ -75,6 +89,10 @@ func (e *entry) drainZooKeeper() {
 }
 
 func (e *entry) writeZooKeeper(commits []zkCommit) {
+	if commits[0].p == nil {
+		commits[0].read()
+		return
+	}
 	latest := map[cluster.TopicPartition]int64{}
 	for _, c := range commits {
 		for _, i := range c.p.at {
