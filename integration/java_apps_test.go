@@ -123,7 +123,9 @@ func TestConnectWorkersShareTasks(t *testing.T) {
 	if !harness.Long() {
 		t.Skip("in the long form only")
 	}
-	c := harness.Start(t, harness.Options{Brokers: harness.Same(harness.Default(), 3)})
+	c := harness.Start(t, harness.Options{Brokers: harness.Same(harness.Default(), 3), Properties: map[string]string{
+		"default.replication.factor": "3", "min.insync.replicas": "2", "offsets.topic.replication.factor": "3",
+	}})
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
 	text := lines(numbered(300))
